@@ -1,0 +1,27 @@
+"""Heliostat: train, evaluate, serve and demonstrate transformers on Ray, one domain a package.
+
+    import heliostat
+    heliostat.load("sentiment@champion").predict([{"text": "Fits beautifully."}])
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from heliostat.predict import load
+
+__all__ = ["__version__", "load"]
+
+_PUBLIC = {"load": "heliostat.predict"}
+"""Name -> the room it comes from, imported when it is asked for: importing heliostat stays quick."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        from importlib import import_module
+
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'heliostat' has no attribute '{name}'")

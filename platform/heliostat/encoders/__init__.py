@@ -1,0 +1,1 @@
+"""Built-in encoders. They enter by the door like anybody's."""

@@ -1,0 +1,3 @@
+from heliostat.plugin import Encoder, TokenFeatures
+class TextEncoder(Encoder):
+    gives = TokenFeatures

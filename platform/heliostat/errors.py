@@ -1,0 +1,89 @@
+"""The errors that a user can mend.
+
+Each prints as one sentence without a traceback: what must hold, what was found, and the way out.
+
+    HeliostatError
+    ├── RunError          a run file or an override breaks a rule; carries every Problem at once
+    ├── PluginError       a plugin or a component cannot be found or does not load
+    ├── DataError         a source cannot be read, or its records do not fit the run
+    │   └── RejectedRecord   one record that the adapter refuses; it is recorded and the rest goes on
+    ├── CheckpointError   a checkpoint is missing, incomplete or damaged
+    ├── TrainError        a training cannot start or go on
+    ├── StoreError        a model, version or alias does not exist, or may not be changed
+    ├── ServeError        a deployment cannot start or cannot answer
+    └── Stopped           somebody asked the run to stop; a checkpoint is kept
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class HeliostatError(Exception):
+    """Something that a user can mend; the command line prints it without a traceback."""
+
+    exit_code = 2
+    """What the command line exits with."""
+
+
+class Problem(NamedTuple):
+    """One mistake: where it is, which rule it breaks and how to mend it."""
+
+    key: str
+    rule: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.rule}" if self.key else self.rule
+
+
+class RunError(HeliostatError):
+    """A run file or an override breaks a rule. `problems` holds every mistake that was found."""
+
+    def __init__(self, problems: Sequence[Problem], *, source: str = "") -> None:
+        self.problems = tuple(problems)
+        self.source = source
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        lines = [str(problem) for problem in self.problems]
+        if self.source:
+            mistakes = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
+            lines.insert(0, f"{self.source}: {mistakes}")
+        return "\n".join(lines)
+
+
+class PluginError(HeliostatError):
+    """A plugin or a component cannot be found, or its code does not load."""
+
+
+class DataError(HeliostatError):
+    """A source cannot be read, or its records do not fit the run."""
+
+
+class RejectedRecord(DataError):
+    """Raised by an adapter for one record it refuses; the reason goes to `rejected.jsonl`."""
+
+
+class CheckpointError(HeliostatError):
+    """A checkpoint is missing, incomplete or damaged."""
+
+
+class TrainError(HeliostatError):
+    """A training cannot start or cannot go on."""
+
+
+class StoreError(HeliostatError):
+    """A model, version or alias does not exist, or may not be changed."""
+
+
+class ServeError(HeliostatError):
+    """A deployment cannot start, or a request to it cannot be answered."""
+
+
+class Stopped(HeliostatError):
+    """Somebody asked the run to stop (Ctrl-C, SIGTERM); its newest checkpoint is kept."""
+
+    def __init__(self, message: str, *, exit_code: int = 130) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

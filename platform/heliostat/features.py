@@ -1,0 +1,76 @@
+"""What an encoder hands to a head, as types: a run whose encoder and head do not fit is refused before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from heliostat.batch import Ragged
+
+
+class Vocabulary(Protocol):
+    """What a head may know of an encoder's tokens."""
+
+    size: int
+    mask_id: int | None
+    special_ids: tuple[int, ...]
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The text that these ids stand for, special ids left out."""
+
+    def starts_word(self) -> Sequence[bool]:
+        """For each id, whether it starts a word: [size]. For masking of whole words."""
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """The shape of an encoder's features, known once it is fitted and before it computes."""
+
+    dim: int
+    """Width of a vector of features."""
+    vocabulary: Vocabulary | None = None
+    """The encoder's tokens, for heads that predict tokens; None where there are none."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """The root of all features; a head that needs no more than this takes any encoder."""
+
+
+@dataclass(frozen=True)
+class PooledFeatures(Features):
+    """One vector an example."""
+
+    pooled: Tensor  # [examples, dim]
+
+
+@dataclass(frozen=True)
+class TokenFeatures(PooledFeatures):
+    """One vector a token beside the pooled one; tokens of all examples stand end to end."""
+
+    states: Tensor  # [tokens, dim]
+    tokens: Ragged
+    """The token ids that went in, with the boundaries of the examples."""
+    embedding: Tensor | None = field(default=None)  # [vocabulary, dim]
+    """The input embedding, for heads that tie their output projection to it."""
+
+
+class Decoder(Protocol):
+    """The decoding half of a sequence-to-sequence encoder."""
+
+    start_id: int
+    end_id: int
+
+    def logits(self, targets: Ragged) -> Tensor:
+        """Scores of the token that follows each place of `targets`, given the source: [target tokens, vocabulary]."""
+
+
+@dataclass(frozen=True)
+class Seq2SeqFeatures(TokenFeatures):
+    """Encoded sources with access to the decoder that reads them. The encoder owns the decoder, the head its use."""
+
+    decoder: Decoder | None = field(default=None)

@@ -1,0 +1,1 @@
+"""Built-in heads. They enter by the door like anybody's."""

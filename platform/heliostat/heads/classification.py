@@ -1,0 +1,132 @@
+"""Classification: one logit a class, over the pooled features."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from heliostat.batch import Batch, Encoded
+from heliostat.component import Row, Settings, closest
+from heliostat.errors import DataError
+from heliostat.features import FeatureSpec, PooledFeatures
+from heliostat.plugin import Metric, Record, Tally, TaskHead
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Text(Record):
+    """A text to classify."""
+
+    text: str = Field(min_length=1, max_length=20_000, description="The text to classify.")
+
+
+class Class(Record):
+    """The class of a record, with the probability of each."""
+
+    label: str = Field(description="The most probable class.")
+    probabilities: dict[str, float] = Field(description="The probability of each class; they add up to 1.")
+
+
+class Classification(TaskHead):
+    """One of several classes for a whole record. Subclass it to name its labels, its records and its samples."""
+
+    class Config(Settings):
+        """Settings of a classification."""
+
+        labels: tuple[str, ...] | None = None
+        """The classes in order; None takes those that the train examples have."""
+        dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+        class_weights: Literal["none", "balanced", "sqrt"] = "none"
+        """Weight of a class in the loss: 1, the inverse of its share, or the root of that inverse (mean 1 over examples)."""
+        label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+
+    needs: ClassVar[type[PooledFeatures]] = PooledFeatures
+    takes: ClassVar[type[Record]] = Text
+    gives: ClassVar[type[Record]] = Class
+    target_fields: ClassVar[tuple[str, ...]] = ("label",)
+    baselines: ClassVar[tuple[str, ...]] = ("core.tfidf",)
+    selects: ClassVar[str] = "macro_f1"
+
+    def __init__(self, config: Settings | None = None) -> None:
+        super().__init__(config)
+        self.labels: tuple[str, ...] = self.config.labels or ()
+        self.label_weights: tuple[float, ...] = ()
+
+    def fit(self, examples: Iterable[Row]) -> None:
+        """Collect the labels and their weights. Raises DataError when there are fewer than two classes."""
+        seen = Counter(example["label"] for example in examples)
+        self.labels = self.config.labels or tuple(sorted(seen))
+        unknown = sorted(set(seen) - set(self.labels))
+        if unknown:
+            raise DataError(f"label {unknown[0]!r} in the train split is none of head.labels: {', '.join(self.labels)}.")
+        if len([label for label in self.labels if seen[label]]) < 2:
+            raise DataError(
+                f"a classification needs two classes or more; the train split has only {', '.join(seen) or 'none'} "
+                f"({sum(seen.values())} examples). Check the adapter's label column."
+            )
+        self.label_weights = self._weights([seen[label] for label in self.labels])
+
+    def _weights(self, counts: Sequence[int]) -> tuple[float, ...]:
+        power = {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}[self.config.class_weights]
+        raw = [(1.0 / count) ** power if count else 0.0 for count in counts]
+        mean = sum(weight * count for weight, count in zip(raw, counts, strict=True)) / max(1, sum(counts))
+        return tuple(weight / mean for weight in raw)
+
+    def save(self, folder: Path) -> None:
+        """Write the labels and their weights."""
+        fitted = {"labels": self.labels, "label_weights": self.label_weights}
+        (folder / "labels.json").write_text(json.dumps(fitted, ensure_ascii=False, indent=1), encoding="utf-8")
+
+    def load(self, folder: Path) -> None:
+        """Read the labels and their weights."""
+        fitted = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+        self.labels, self.label_weights = tuple(fitted["labels"]), tuple(fitted["label_weights"])
+
+    def encode(self, examples: Sequence[Row]) -> list[Encoded]:
+        """The index of each label. Raises DataError for a label that is none of the classes."""
+        index = {label: place for place, label in enumerate(self.labels)}
+        for example in examples:
+            if example["label"] not in index:
+                guess = closest(str(example["label"]), list(self.labels))
+                hint = f" Did you mean {guess!r}?" if guess else ""
+                raise DataError(f"label {example['label']!r} is none of the classes {', '.join(self.labels)}.{hint}")
+        return [{"target": index[example["label"]]} for example in examples]
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        """The summed weights of the targets."""
+        targets = batch.dense("target").numpy(force=True)
+        return {"loss": float(np.asarray(self.label_weights)[targets].sum())}
+
+    def module(self, spec: FeatureSpec) -> nn.Module:
+        """Dropout and one linear layer over `PooledFeatures.pooled`."""
+        from heliostat.heads.classification_module import ClassificationModule
+
+        return ClassificationModule(spec.dim, self.labels, self.label_weights, self.config.dropout, self.config.label_smoothing)
+
+    def tally(self, batch: Batch, predictions: Sequence[Row]) -> Tally:
+        """The confusion matrix: [true class, predicted class]."""
+        size = len(self.labels)
+        index = {label: place for place, label in enumerate(self.labels)}
+        predicted = np.array([index[row["label"]] for row in predictions], dtype=np.int64)
+        cells = batch.dense("target").numpy(force=True) * size + predicted
+        return {"confusion": np.bincount(cells, minlength=size * size).reshape(size, size).astype(np.float64)}
+
+    def scores(self, tally: Tally) -> dict[str, float]:
+        """Accuracy and macro-F1, from the confusion matrix; a class that neither occurs nor is predicted counts 0."""
+        confusion = tally["confusion"]
+        hits = np.diag(confusion)
+        f1 = 2 * hits / np.maximum(confusion.sum(0) + confusion.sum(1), 1.0)
+        return {"accuracy": float(hits.sum() / max(1.0, confusion.sum())), "macro_f1": float(f1.mean())}
+
+    def metrics(self) -> dict[str, Metric]:
+        """Accuracy, macro-F1, precision and recall by class, AUC and calibration error."""
+        from heliostat.heads.classification_metrics import classification_metrics
+
+        return classification_metrics(self.labels)

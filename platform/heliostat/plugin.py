@@ -1,0 +1,273 @@
+"""The door: all that a plugin may import.
+
+A plugin is a package with one entry point in the group `heliostat.plugins`, a function `register(registry)`. It gives
+classes: a `DataAdapter` (raw records -> examples), a `TaskHead` (features -> losses and predictions), and where it needs
+them an `Encoder`, a `Baseline`, a `Demo`. Describing is apart from computing: these classes import no torch; what
+computes comes from `module(...)`, and torch is imported there.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+from heliostat.batch import Batch, Draws, Encoded, Ragged
+from heliostat.component import Column, Component, Fitted, Name, Row, Settings
+from heliostat.errors import DataError, HeliostatError, RejectedRecord
+from heliostat.features import (
+    Decoder,
+    Features,
+    FeatureSpec,
+    PooledFeatures,
+    Seq2SeqFeatures,
+    TokenFeatures,
+    Vocabulary,
+)
+from heliostat.registry import Registry
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor, nn
+
+    from heliostat.heads.classification import Classification
+
+__all__ = [
+    "Baseline",
+    "Batch",
+    "Classification",
+    "Column",
+    "Component",
+    "DataAdapter",
+    "DataError",
+    "Decoder",
+    "Demo",
+    "Draws",
+    "Encoded",
+    "Encoder",
+    "EncoderModule",
+    "FeatureSpec",
+    "Features",
+    "Field",
+    "HeadModule",
+    "HeliostatError",
+    "Metric",
+    "Name",
+    "PooledFeatures",
+    "Ragged",
+    "Record",
+    "Registry",
+    "RejectedRecord",
+    "Row",
+    "Seq2SeqFeatures",
+    "Settings",
+    "Tally",
+    "TaskHead",
+    "TokenFeatures",
+    "Vocabulary",
+]
+
+Tally = dict[str, "npt.NDArray[np.float64]"]
+"""Sums over predictions that add up across batches and workers: a confusion matrix, a squared error and its count."""
+
+
+class Record(BaseModel):
+    """The typed fields that a head takes or gives. Subclass it with one annotated field each.
+
+    From this one declaration come the check on data, the request and response schema, the demo's form and the model card.
+    """
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, str_max_length=100_000)
+
+
+class DataAdapter(Component):
+    """Raw records in, examples out."""
+
+    kind: ClassVar[str] = "adapter"
+
+    group_by: ClassVar[str | None] = None
+    """A column whose equal values make a group: `examples` then receives whole groups. None: a group is one record."""
+    order_by: ClassVar[str | None] = None
+    """A column by which the records of a group are put in order."""
+
+    @abstractmethod
+    def examples(self, rows: Iterator[Row]) -> Iterator[Row]:
+        """The examples of one group of raw records: of one record, unless `group_by` is declared.
+
+        Raise RejectedRecord with a reason for a record that should be left out. A KeyError counts as a missing column,
+        and a ValueError or TypeError as a bad record.
+        """
+        raise NotImplementedError
+
+
+class EncoderModule(Protocol):
+    """What an encoder's `module` returns: an `nn.Module` from a batch to features."""
+
+    def __call__(self, batch: Batch) -> Features: ...
+
+
+class Encoder(Fitted):
+    """Examples -> numbers -> features. The same `encode` serves training and requests, so they cannot drift apart."""
+
+    kind: ClassVar[str] = "encoder"
+
+    gives: ClassVar[type[Features]] = PooledFeatures
+    """The type of features its module returns."""
+
+    def fit(self, examples: Iterable[Row]) -> None:
+        """Learn what encoding needs (a vocabulary, scales) from the train examples. `examples` may be iterated once."""
+
+    @abstractmethod
+    def encode(self, examples: Sequence[Row]) -> list[Encoded]:
+        """One encoded example each, in order. Raises DataError for a record that cannot be encoded."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def spec(self) -> FeatureSpec:
+        """The shape of the features, once fitted."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def module(self) -> nn.Module:
+        """A fresh (or pretrained) `nn.Module` whose forward takes a Batch and returns `gives`. Import torch in here."""
+        raise NotImplementedError
+
+    def save_weights(self, module: nn.Module, folder: Path, weights: Mapping[str, Tensor]) -> None:
+        """Write `weights` (named as in `module.state_dict()`) to `folder/model.safetensors`."""
+        from safetensors.torch import save_file
+
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / "model.safetensors")
+
+    def load_weights(self, module: nn.Module, folder: Path) -> None:
+        """Read into `module` what `save_weights` wrote."""
+        from safetensors.torch import load_file
+
+        module.load_state_dict(load_file(folder / "model.safetensors"))
+
+
+class HeadModule(Protocol):
+    """What a head's `module` returns: an `nn.Module` with a loss and an answer."""
+
+    def loss(self, features: Any, batch: Batch) -> dict[str, Tensor]:
+        """The *sum* of each loss term over the batch, as scalars; its counts come from `TaskHead.counts`."""
+        ...
+
+    def predict(self, features: Any, batch: Batch) -> list[Row]:
+        """One plain row an example, with the fields of `TaskHead.gives`. The batch holds no targets here."""
+        ...
+
+
+class Metric(Protocol):
+    """A score over the table of predictions: one row an example, its targets as `target_<field>` beside its predictions."""
+
+    def __call__(self, table: pd.DataFrame) -> float: ...
+
+
+class TaskHead(Fitted):
+    """The task of a domain: its records, its targets, its losses, its predictions and its metrics."""
+
+    kind: ClassVar[str] = "head"
+
+    needs: ClassVar[type[Features]] = PooledFeatures
+    """The type of features it reads; a run whose encoder gives another is refused."""
+    takes: ClassVar[type[Record]] = Record
+    """The record it answers: the request of the served model."""
+    gives: ClassVar[type[Record]] = Record
+    """The record it answers with."""
+    target_fields: ClassVar[tuple[str, ...]] = ()
+    """Fields of an example that are learned and not asked for, as `label`."""
+    samples: ClassVar[tuple[Row, ...]] = ()
+    """Made-up records of the form `takes`: the demo's examples and the golden requests of every checkpoint."""
+    baselines: ClassVar[tuple[str, ...]] = ()
+    """Addresses of the baselines that every report sets beside the model, as `core.tfidf`."""
+    demo: ClassVar[type[Demo] | None] = None
+    """The page of `heliostat demo`; None takes the one generated from `takes` and `gives`."""
+    selects: ClassVar[str] = "loss"
+    """The validation score by which the best checkpoint is chosen: a key of `scores`, or `loss`."""
+    notice: ClassVar[str] = ""
+    """A sentence that every page and card of the model carries, as `Not for clinical decisions.`"""
+    batch_dependent: ClassVar[bool] = False
+    """Whether the loss reads other examples of the batch (in-batch negatives), so that it varies with num_workers."""
+
+    def fit(self, examples: Iterable[Row]) -> None:
+        """Learn what targets need (the set of labels) from the train examples. `examples` may be iterated once."""
+
+    def encode(self, examples: Sequence[Row]) -> list[Encoded]:
+        """The target columns of each example, in order. Raises DataError naming a target that cannot be one."""
+        return [{} for _ in examples]
+
+    def prepare(self, batch: Batch, draws: Draws, spec: FeatureSpec) -> Batch:
+        """Draw what is new in each epoch: masks, negatives. Pure in (batch, draws)."""
+        return batch
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        """The count of targets behind each loss term of a prepared batch: what its sum is divided by, over all workers."""
+        return {"loss": float(len(batch))}
+
+    def weights(self) -> dict[str, float]:
+        """The weight of each loss term in the total; a term that is not named weighs 1."""
+        return {}
+
+    @abstractmethod
+    def module(self, spec: FeatureSpec) -> nn.Module:
+        """An `nn.Module` with the two methods of HeadModule. Import torch in here."""
+        raise NotImplementedError
+
+    def tally(self, batch: Batch, predictions: Sequence[Row]) -> Tally:
+        """Sums from which `scores` are made; those of halves add up to those of the whole."""
+        return {}
+
+    def scores(self, tally: Tally) -> dict[str, float]:
+        """Validation scores during training, from tallies added up over all batches and workers."""
+        return {}
+
+    def metrics(self) -> dict[str, Metric]:
+        """The scores of the final report, each over the table of predictions (greater is better, or named `*_error`)."""
+        return {}
+
+
+class Baseline(Component):
+    """A model that a domain expert would try first, fitted on the same rows, set beside every score."""
+
+    kind: ClassVar[str] = "baseline"
+
+    @abstractmethod
+    def fit(self, examples: Sequence[Row], head: TaskHead) -> None:
+        """Learn from the train examples. `head` is fitted and knows the labels."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def predict(self, examples: Sequence[Row]) -> list[Row]:
+        """One row an example, of the form that the head gives."""
+        raise NotImplementedError
+
+
+class Demo(Component):
+    """What a domain may say about its page; the page itself is generated from the head's records."""
+
+    kind: ClassVar[str] = "demo"
+
+    title: ClassVar[str] = ""
+    description: ClassVar[str] = ""
+
+    def bars(self, answer: Row) -> Mapping[str, float]:
+        """The answer as labelled bars, 0 to 1. By default its `probabilities`."""
+        return dict(answer.get("probabilities", {}))
+
+    def details(self, answer: Row) -> Row:
+        """Fields of the answer to show beside the bars. By default all that are plain values."""
+        return {key: value for key, value in answer.items() if isinstance(value, (str, int, float))}
+
+
+def __getattr__(name: str) -> Any:
+    # Generic heads come in by the door themselves, so they are reached when asked for.
+    if name == "Classification":
+        from heliostat.heads.classification import Classification
+
+        return Classification
+    raise AttributeError(f"module 'heliostat.plugin' has no attribute '{name}'")
