@@ -5,7 +5,8 @@ Importing this module imports no torch; its classes hold tensors that others mad
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,15 @@ class Ragged:
     offsets: Tensor  # [examples + 1], int32, where each example starts; the last one is `tokens`
     lengths: tuple[int, ...]
     """Values per example, on the host, so that splitting needs no synchronisation."""
+
+    @classmethod
+    def of(cls, pieces: Sequence[Tensor]) -> Ragged:
+        """A column of the values of each example; at least one example, all of one dtype and device."""
+        import torch
+
+        lengths = tuple(len(piece) for piece in pieces)
+        offsets = torch.tensor((0, *itertools.accumulate(lengths)), dtype=torch.int32, device=pieces[0].device)
+        return cls(torch.cat(list(pieces)), offsets, lengths)
 
     def __len__(self) -> int:
         return len(self.lengths)

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 from rapidfuzz import process
 
 Row = dict[str, Any]
@@ -15,7 +25,19 @@ Row = dict[str, Any]
 Column = Annotated[str, Field(min_length=1), "column"]
 """A setting that names a column of the source; a name that is missing there is answered with a guess."""
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$")]
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
+
+
+def _plain_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        rule = "may hold lower-case letters, digits, '.', '_' and '-', begins and ends with a letter or digit"
+        raise PydanticCustomError(
+            "name", f"{rule}, and has 64 characters at most; found {{name}}.", {"name": _shown(name)}
+        )
+    return name
+
+
+Name = Annotated[str, AfterValidator(_plain_name), WithJsonSchema({"type": "string", "pattern": f"^{_NAME.pattern}$"})]
 """A name that may become a path, a route and an alias: lower-case letters, digits, `.`, `_`, `-`."""
 
 
@@ -25,14 +47,46 @@ def closest(word: str, choices: list[str]) -> str | None:
     return match[0] if match else None
 
 
+def _shown(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, str):
+        return repr(value if len(value) <= 60 else value[:57] + "...")
+    return "a mapping" if isinstance(value, dict) else "a list"
+
+
+def _numbers_are_numbers(schema: Any) -> Any:
+    """The same core schema, in which `true` is no number and a quoted number is text."""
+    if isinstance(schema, list):
+        return [_numbers_are_numbers(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {
+        key: value if key in ("default", "metadata") else _numbers_are_numbers(value) for key, value in schema.items()
+    }
+    return {**kept, "strict": True} if schema.get("type") in ("int", "float", "bool") else kept
+
+
 class Settings(BaseModel):
     """Frozen, strict settings: an unknown key is an error that names the key which was probably meant."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=(), use_attribute_docstrings=True
+    )
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """The schema of pydantic, with numbers that are taken as they stand."""
+        schema: CoreSchema = _numbers_are_numbers(handler(source))
+        return schema
 
     @model_validator(mode="wrap")
     @classmethod
-    def _explain_unknown_keys(cls, data: Any, handler: Any) -> Self:
+    def _explain(cls, data: Any, handler: Any) -> Self:
         try:
             checked: Self = handler(data)
             return checked
@@ -42,18 +96,39 @@ class Settings(BaseModel):
 
     @classmethod
     def _explained(cls, detail: Any) -> InitErrorDetails:
-        if detail["type"] == "extra_forbidden" and len(detail["loc"]) == 1:
-            error = cls._unknown(str(detail["loc"][0]))
-        else:  # what an inner level said keeps its sentence on the way out
-            error = PydanticCustomError(detail["type"], "{sentence}", {"sentence": detail["msg"]})
-        return InitErrorDetails(type=error, loc=detail["loc"], input=detail["input"])
+        kind, location = detail["type"], detail["loc"]
+        if kind == "extra_forbidden" and len(location) == 1:
+            sentence = cls._unknown(str(location[0]))
+        elif "ctx" in detail and set(detail["ctx"]) == {"sentence"}:  # what an inner level said stays as it is
+            sentence = detail["msg"]
+        else:
+            sentence = cls._rule(detail)
+        error = PydanticCustomError(kind, "{sentence}", {"sentence": sentence})
+        return InitErrorDetails(type=error, loc=location, input=detail["input"])
 
     @classmethod
-    def _unknown(cls, key: str) -> PydanticCustomError:
+    def _unknown(cls, key: str) -> str:
         names = [field.alias or name for name, field in cls.model_fields.items()]
         guess = closest(key, names)
         hint = f"Did you mean '{guess}'?" if guess else f"There are: {', '.join(names) or 'none'}."
-        return PydanticCustomError("unknown_setting", "no such setting. {hint}", {"hint": hint})
+        return f"no such setting. {hint}"
+
+    @classmethod
+    def _rule(cls, detail: Any) -> str:
+        message, location = str(detail["msg"]), detail["loc"]
+        field = cls.model_fields.get(str(location[0])) if len(location) == 1 else None
+        if detail["type"] == "missing":
+            about = f" It holds: {field.description}" if field and field.description else ""
+            return f"is required and has no default.{about}" if field else "is missing."
+        if detail["type"] in ("model_type", "model_attributes_type", "dict_type"):
+            return f"is a section with settings of its own (key: value); found {_shown(detail['input'])}."
+        match = re.match(r"(Input|String|Tuple|List|Value) should (be a valid string$)?", message)
+        if not match:
+            return message.removeprefix("Value error, ")
+        rule = "should be text" if match[2] else f"should {message[match.end() :]}"
+        default = field.get_default() if field and not field.is_required() else None
+        mend = f" Its default is {_shown(default)}." if isinstance(default, (int, float, str)) else ""
+        return f"{rule}; found {_shown(detail['input'])}.{mend}"
 
 
 class Component:

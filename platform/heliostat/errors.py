@@ -9,6 +9,7 @@ Each prints as one sentence without a traceback: what must hold, what was found,
     │   └── RejectedRecord   one record that the adapter refuses; it is recorded and the rest goes on
     ├── CheckpointError   a checkpoint is missing, incomplete or damaged
     ├── TrainError        a training cannot start or go on
+    ├── PredictError      an example breaks a rule of the record that a model takes; carries every problem, never a value
     ├── StoreError        a model, version or alias does not exist, or may not be changed
     ├── ServeError        a deployment cannot start or cannot answer
     └── Stopped           somebody asked the run to stop; a checkpoint is kept
@@ -71,6 +72,36 @@ class CheckpointError(HeliostatError):
 
 class TrainError(HeliostatError):
     """A training cannot start or cannot go on."""
+
+
+class ExampleProblem(NamedTuple):
+    """One field of one example that cannot be answered. It never holds the value: a request may be private."""
+
+    index: int
+    """The place of the example in the list that was given, from 0."""
+    field: str
+    """Dotted; empty when the example as a whole is meant."""
+    rule: str
+
+    def __str__(self) -> str:
+        return f"example {self.index}: {self.field}: {self.rule}" if self.field else f"example {self.index}: {self.rule}"
+
+
+class PredictError(HeliostatError):
+    """An example breaks a rule of the record that the model takes. `problems` holds every one that was found."""
+
+    SHOWN = 5
+    """Problems that the message spells out."""
+
+    def __init__(self, problems: Sequence[ExampleProblem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        lines = [str(problem) for problem in self.problems[: self.SHOWN]]
+        if len(self.problems) > self.SHOWN:
+            lines.append(f"and {len(self.problems) - self.SHOWN} more.")
+        return "\n".join(lines)
 
 
 class StoreError(HeliostatError):

@@ -19,6 +19,9 @@ class Vocabulary(Protocol):
     mask_id: int | None
     special_ids: tuple[int, ...]
 
+    def ids(self, text: str) -> Sequence[int]:
+        """The ids of a text, without special ones."""
+
     def text(self, ids: Sequence[int]) -> str:
         """The text that these ids stand for, special ids left out."""
 
@@ -34,6 +37,10 @@ class FeatureSpec:
     """Width of a vector of features."""
     vocabulary: Vocabulary | None = None
     """The encoder's tokens, for heads that predict tokens; None where there are none."""
+    token_column: str | None = None
+    """The ragged column of a batch that holds these tokens, for heads whose `prepare` changes them (masking)."""
+    target_vocabulary: Vocabulary | None = None
+    """The decoder's tokens, where the encoder owns a decoder."""
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import cast
 
 from torch import Tensor, nn
 
 from heliostat.batch import Batch
 from heliostat.component import Row
 from heliostat.plugin import Encoder, EncoderModule, HeadModule, TaskHead
-
-
-class LossTerm(NamedTuple):
-    """The part of one worker in a loss term: what is added up over all workers before dividing."""
-
-    total: float
-    count: float
 
 
 class Model(nn.Module):
@@ -35,6 +28,12 @@ class Model(nn.Module):
         """One plain row an example."""
         features = cast(EncoderModule, self.encoder)(batch)
         return cast(HeadModule, self.head).predict(features, batch)
+
+    def validate(self, batch: Batch, *, predict: bool) -> tuple[dict[str, Tensor], list[Row]]:
+        """Loss sums and, if asked for, predictions, from one pass of the encoder."""
+        features = cast(EncoderModule, self.encoder)(batch)
+        head = cast(HeadModule, self.head)
+        return head.loss(features, batch), head.predict(features, batch) if predict else []
 
 
 def build_model(encoder: Encoder, head: TaskHead) -> Model:

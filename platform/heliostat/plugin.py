@@ -193,12 +193,17 @@ class TaskHead(Fitted):
     """A sentence that every page and card of the model carries, as `Not for clinical decisions.`"""
     batch_dependent: ClassVar[bool] = False
     """Whether the loss reads other examples of the batch (in-batch negatives), so that it varies with num_workers."""
+    private: ClassVar[bool] = False
+    """Whether its records are private (medical, finance): reports and logs then name examples by id and show no text."""
 
     def fit(self, examples: Iterable[Row]) -> None:
         """Learn what targets need (the set of labels) from the train examples. `examples` may be iterated once."""
 
-    def encode(self, examples: Sequence[Row]) -> list[Encoded]:
-        """The target columns of each example, in order. Raises DataError naming a target that cannot be one."""
+    def encode(self, examples: Sequence[Row], spec: FeatureSpec) -> list[Encoded]:
+        """The target columns of each example, in order. Raises DataError naming a target that cannot be one.
+
+        `spec` is that of the fitted encoder: targets that are tokens take their ids from its vocabulary.
+        """
         return [{} for _ in examples]
 
     def prepare(self, batch: Batch, draws: Draws, spec: FeatureSpec) -> Batch:

@@ -6,18 +6,21 @@
 from __future__ import annotations
 
 import functools
+import json
+import os
 import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata, util
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from heliostat.component import Component, closest
+from heliostat.component import Component, Settings, closest
 from heliostat.errors import PluginError
 
 GROUP = "heliostat.plugins"
@@ -47,6 +50,13 @@ class Registry:
             raise PluginError(f"{self.plugin}.{name}: {component!r} is not a component class (see heliostat.plugin).")
         if name in self.components:
             raise PluginError(f"{self.plugin}.{name}: registered twice; a name stands for one class.")
+        if not issubclass(component.Config, Settings) or "type" in component.Config.model_fields:
+            raise PluginError(f"{self.plugin}.{name}: its Config must derive from Settings and have no field 'type'.")
+        missing = [key for key in dir(component) if getattr(getattr(component, key), "__isabstractmethod__", False)]
+        if missing:
+            raise PluginError(
+                f"{self.plugin}.{name}: {component.__name__} lacks {', '.join(f'{key}()' for key in missing)}."
+            )
         self.components[name] = component
 
 
@@ -67,6 +77,13 @@ def entry_points() -> dict[str, metadata.EntryPoint]:
     return {point.name: point for point in metadata.entry_points(group=GROUP)}
 
 
+def _refuse_a_shared_name(plugin: str) -> None:
+    owners = {point.dist.name for point in metadata.entry_points(group=GROUP, name=plugin) if point.dist}
+    if len(owners) > 1:
+        names = " and ".join(sorted(owners))
+        raise PluginError(f"the plugin '{plugin}' comes from two distributions, {names}. Uninstall one of them.")
+
+
 @functools.cache
 def load_plugin(name: str) -> Registry:
     """Import one plugin and return its components.
@@ -78,6 +95,7 @@ def load_plugin(name: str) -> Registry:
         guess = closest(name, list(points))
         hint = f"Did you mean '{guess}'?" if guess else f"Installed: {', '.join(sorted(points)) or 'none'}."
         raise PluginError(f"no plugin is named '{name}'. {hint} Install one with 'pip install -e plugins/{name}'.")
+    _refuse_a_shared_name(name)
     registry = Registry(name)
     try:
         with _import_deadline(name):
@@ -118,14 +136,28 @@ def find(address: str, base: type[C]) -> type[C]:
         raise PluginError(f"'{address}' is no address: it takes the form 'plugin.component', as in 'core.text'.")
     components = load_plugin(plugin).components
     fitting = {key: value for key, value in components.items() if issubclass(value, base)}
+    there = f"Its {base.kind}s: {', '.join(f'{plugin}.{key}' for key in sorted(fitting)) or 'none'}."
     if name in components and name not in fitting:
-        raise PluginError(f"'{address}' is a {components[name].kind}, and a {base.kind} is needed here.")
+        raise PluginError(f"'{address}' is {_a(components[name].kind)}, and {_a(base.kind)} is needed here. {there}")
     if name not in fitting:
         guess = closest(name, list(fitting))
-        there = ", ".join(f"{plugin}.{key}" for key in sorted(fitting)) or "none"
-        hint = f"Did you mean '{plugin}.{guess}'?" if guess else f"Its {base.kind}s: {there}."
+        hint = f"Did you mean '{plugin}.{guess}'?" if guess else there
         raise PluginError(f"the plugin '{plugin}' has no {base.kind} '{name}'. {hint}")
     return fitting[name]  # type: ignore[return-value]
+
+
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
+
+
+def installed(base: type[C]) -> dict[str, type[C]]:
+    """Every installed component that is a `base`, by address. Plugins that do not load are left out."""
+    return {
+        f"{plugin}.{name}": component
+        for plugin in _sound(tuple(sorted(entry_points())))
+        for name, component in sorted(load_plugin(plugin).components.items())
+        if issubclass(component, base)
+    }
 
 
 def package_folder(plugin: str) -> Path | None:
@@ -137,36 +169,52 @@ def package_folder(plugin: str) -> Path | None:
 
 _PROBE = """
 import json, sys
+from heliostat.errors import PluginError
 from heliostat.registry import load_plugin
-registry = load_plugin(sys.argv[1])
-plugin = registry.plugin
-print("\\n" + json.dumps({f"{plugin}.{name}": cls.kind for name, cls in registry.components.items()}))
+try:
+    kinds = {f"{sys.argv[1]}.{name}": cls.kind for name, cls in load_plugin(sys.argv[1]).components.items()}
+    print("\\n" + json.dumps([kinds, ""]), flush=True)
+except PluginError as error:
+    print("\\n" + json.dumps([{}, str(error)]), flush=True)
 """
 
 
 def survey() -> list[PluginState]:
     """Load every installed plugin in a process of its own; a broken one is listed with its reason."""
     points = sorted(entry_points().items())
+    deadline = time.monotonic() + IMPORT_TIMEOUT_S
+    pipe = subprocess.PIPE
     probes = [
-        subprocess.Popen([sys.executable, "-c", _PROBE, name], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        # a session of its own, so that what a plugin starts at import ends with its probe
+        subprocess.Popen(
+            [sys.executable, "-c", _PROBE, name],
+            stdin=subprocess.DEVNULL,
+            stdout=pipe,
+            stderr=pipe,
+            start_new_session=True,
+        )
         for name, _ in points
     ]
-    return [_state(point, probe) for (_, point), probe in zip(points, probes, strict=True)]
+    return [_state(point, probe, deadline) for (_, point), probe in zip(points, probes, strict=True)]
 
 
-def _state(point: metadata.EntryPoint, probe: subprocess.Popen[str]) -> PluginState:
-    import json
+@functools.cache
+def _sound(plugins: tuple[str, ...]) -> list[str]:
+    return [state.name for state in survey() if state.name in plugins and not state.problem]
 
+
+def _state(point: metadata.EntryPoint, probe: subprocess.Popen[bytes], deadline: float) -> PluginState:
     distribution = point.dist
     name, version = (distribution.name, distribution.version) if distribution else ("?", "?")
     try:
-        out, err = probe.communicate(timeout=IMPORT_TIMEOUT_S + 5)
+        out, err = probe.communicate(timeout=max(0.1, deadline - time.monotonic()))
+        components, problem = json.loads(out.strip().splitlines()[-1])
     except subprocess.TimeoutExpired:
-        probe.kill()
+        os.killpg(probe.pid, signal.SIGKILL)
         probe.communicate()
-        return PluginState(point.name, name, version, {}, f"its import took over {IMPORT_TIMEOUT_S} s")
-    try:
-        return PluginState(point.name, name, version, dict(json.loads(out.strip().splitlines()[-1])), "")
-    except (IndexError, ValueError):
-        reason = (err.strip().splitlines() or ["it ended the process without a word"])[-1]
-        return PluginState(point.name, name, version, {}, reason.removeprefix("heliostat.errors.PluginError: "))
+        components, problem = {}, f"its import took over {IMPORT_TIMEOUT_S} s"
+    except (IndexError, ValueError):  # the process ended before the probe could speak
+        said = err.decode(errors="replace").strip().splitlines()
+        components, problem = {}, (said or [f"its import ended the process (exit code {probe.returncode})"])[-1]
+    problem = problem.removeprefix(f"the plugin '{point.name}' does not load: ")
+    return PluginState(point.name, name, version, components, problem)

@@ -1,3 +1,206 @@
-from heliostat.plugin import Encoder, TokenFeatures
+"""The text encoder: any transformers encoder, trained from nothing or pretrained, over batches without padding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+import numpy as np
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from heliostat.component import Row, Settings
+from heliostat.encoders.presets import PRESETS, model_config
+from heliostat.encoders.pretrained import WEIGHTS, TextFiles
+from heliostat.encoders.tokenizer import (
+    PAD,
+    SPECIAL,
+    TextVocabulary,
+    encode_texts,
+    read_tokenizer,
+    tokenizer_config,
+    train_tokenizer,
+)
+from heliostat.errors import CheckpointError, DataError
+from heliostat.features import Features, FeatureSpec, TokenFeatures
+from heliostat.plugin import Encoded, Encoder
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from torch import Tensor, nn
+
+_PRESET_DROPOUT = 0.1
+_PREFIX = "transformer."
+"""Where the transformer stands in the module; on disk its weights have the names that transformers gives them."""
+
+
 class TextEncoder(Encoder):
-    gives = TokenFeatures
+    """One text, or a pair of texts -> one vector a token and one an example."""
+
+    class Config(Settings):
+        """Settings of a text encoder: a `preset` to train from nothing, or a `pretrained` model to go on from."""
+
+        preset: Literal["tiny", "mini", "small", "base"] | None = None
+        """Size of a fresh model: 32 wide with 2 layers (for tests), 256 x 4, 384 x 6, 768 x 12."""
+        pretrained: Annotated[str, Field(min_length=1)] | None = None
+        """A folder, `package:<package>/<folder>` or a hub name."""
+        fields: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)] = ("text",)
+        """The field of an example that is read; two are read as a pair."""
+        max_tokens: Annotated[int, Field(ge=8, le=8192)] = 256
+        """Tokens at which a text (or a pair) is cut, special ones included."""
+        pooling: Literal["mean", "first"] = "mean"
+        """The vector of an example: the mean over its tokens, or its first token."""
+        dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
+        """Of states and attention; None takes the model's own."""
+        vocab_size: Annotated[int, Field(ge=300)] | None = None
+        """The most tokens that a preset learns; None takes the preset's: 2, 8, 16 or 32 thousand."""
+        lower_case: bool | None = None
+        """Whether a preset reads `A` as `a`; None does."""
+
+        @field_validator("vocab_size", "lower_case")
+        @classmethod
+        def _only_with_a_preset(cls, value: Any, info: ValidationInfo) -> Any:
+            if value is not None and info.data.get("pretrained") is not None:
+                rule = "has no effect with encoder.pretrained, which brings its own vocabulary. Leave it out."
+                raise PydanticCustomError("no_effect", "{rule}", {"rule": rule})
+            return value
+
+        @model_validator(mode="after")
+        def _one_beginning(self) -> Self:
+            if (self.preset is None) == (self.pretrained is None):
+                found = "both are" if self.preset else "neither is"
+                names = ", ".join(PRESETS)
+                rule = f"needs exactly one of preset ({names}) and pretrained (a folder or a name); {found} set."
+                raise PydanticCustomError("beginning", "{rule}", {"rule": rule})
+            return self
+
+    gives: ClassVar[type[Features]] = TokenFeatures
+
+    def __init__(self, config: Settings | None = None) -> None:
+        super().__init__(config)
+        self.truncated = 0
+        """Texts that this encoder has cut at `max_tokens` so far."""
+        self._files: TextFiles | None = None
+        self._tokenizer: Tokenizer | None = None
+        self._weights_follow = False
+
+    def fit(self, examples: Iterable[Row]) -> None:
+        """Learn a vocabulary from the train examples, or take over that of the pretrained model.
+
+        Raises RunError when the pretrained model cannot be used, DataError when an example lacks a field.
+        """
+        if self.config.preset:
+            self._take(self._learn(examples))
+        else:
+            from heliostat.encoders.pretrained import fetch_files
+
+            self._take(
+                fetch_files(self.config.pretrained, max_tokens=self.config.max_tokens, dropout=self.config.dropout)
+            )
+        self._weights_follow = False
+
+    def _learn(self, examples: Iterable[Row]) -> TextFiles:
+        settings = self.config
+        preset = PRESETS[settings.preset]
+        texts = (part for example in examples for part in self._parts(example))
+        tokenizer = train_tokenizer(
+            texts, settings.vocab_size or preset.vocab_size, lower_case=settings.lower_case is not False
+        )
+        config = model_config(
+            preset,
+            vocab_size=tokenizer.get_vocab_size(),
+            pad_id=SPECIAL.index(PAD),
+            max_tokens=settings.max_tokens,
+            dropout=_PRESET_DROPOUT if settings.dropout is None else settings.dropout,
+        )
+        return TextFiles(tokenizer.to_str(), tokenizer_config(settings.max_tokens), config)
+
+    def _take(self, files: TextFiles) -> None:
+        self._files = files
+        self._tokenizer = read_tokenizer(files.tokenizer, self.config.max_tokens)
+
+    def _fitted(self) -> tuple[TextFiles, Tokenizer]:
+        if self._files is None or self._tokenizer is None:
+            raise DataError("this text encoder has no vocabulary yet: call fit(train examples) or load(folder) first.")
+        return self._files, self._tokenizer
+
+    def save(self, folder: Path) -> None:
+        """Write what AutoTokenizer and AutoConfig read: `tokenizer.json`, `tokenizer_config.json`, `config.json`."""
+        self._fitted()[0].write(folder)
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote. Where weights lie beside it (a checkpoint), nothing else will be asked for."""
+        self._take(TextFiles.read(folder))
+        self._weights_follow = (folder / WEIGHTS).is_file()
+
+    def encode(self, examples: Sequence[Row]) -> list[Encoded]:
+        """`input_ids` of each example, special tokens included; of pairs `token_type_ids` too, if the model reads them.
+
+        Raises DataError for an example without such a text.
+        """
+        files, tokenizer = self._fitted()
+        texts = [parts if len(parts) > 1 else parts[0] for parts in map(self._parts, examples)]
+        encodings = encode_texts(tokenizer, texts)
+        self.truncated += sum(bool(encoding.overflowing) for encoding in encodings)
+        if not all(encoding.ids for encoding in encodings):
+            raise DataError(f"an example has no token in {' and '.join(self.config.fields)}.")
+        rows: list[dict[str, Any]] = [{"input_ids": np.array(encoding.ids, dtype=np.int32)} for encoding in encodings]
+        if len(self.config.fields) > 1 and files.model_config.get("type_vocab_size", 0) > 1:
+            for row, encoding in zip(rows, encodings, strict=True):
+                row["token_type_ids"] = np.array(encoding.type_ids, dtype=np.int32)
+        return list(rows)
+
+    def _parts(self, example: Row) -> tuple[str, ...]:
+        for field in self.config.fields:
+            if not isinstance(example.get(field), str):
+                there = (
+                    f"a {type(example[field]).__name__}"
+                    if field in example
+                    else f"only {', '.join(example) or 'nothing'}"
+                )
+                raise DataError(f"encoder.fields names '{field}', which must be a text; the example has {there}.")
+        return tuple(example[field] for field in self.config.fields)
+
+    def spec(self) -> FeatureSpec:
+        """Width of the states, and the vocabulary."""
+        files, tokenizer = self._fitted()
+        config, mask = files.model_config, files.tokenizer_config.get("mask_token")
+        mask = mask["content"] if isinstance(mask, dict) else mask
+        dim = next(config[key] for key in ("hidden_size", "dim", "d_model", "n_embd") if key in config)
+        return FeatureSpec(dim, TextVocabulary(tokenizer, config["vocab_size"], mask), "input_ids")
+
+    def module(self) -> nn.Module:
+        """A TextModule: pretrained where the run says so, unless the weights of a checkpoint follow.
+
+        Raises RunError when the pretrained weights cannot be had, HeliostatError for a model that needs padding.
+        """
+        from heliostat.encoders.pretrained import load_transformer
+        from heliostat.encoders.text_module import TextModule, prove
+
+        address = None if self._weights_follow else self.config.pretrained
+        module = TextModule(load_transformer(self._fitted()[0], address), self.config.pooling)
+        prove(module)
+        return module
+
+    def save_weights(self, module: nn.Module, folder: Path, weights: Mapping[str, Tensor]) -> None:
+        """Write `weights` to `folder/model.safetensors`, named as AutoModel names them."""
+        from safetensors.torch import save_file
+
+        named = {name.removeprefix(_PREFIX): tensor.contiguous() for name, tensor in weights.items()}
+        save_file(named, folder / WEIGHTS, metadata={"format": "pt"})
+
+    def load_weights(self, module: nn.Module, folder: Path) -> None:
+        """Read into `module` what `save_weights` wrote. Raises CheckpointError when it is missing or does not fit."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        path = folder / WEIGHTS
+        if not path.is_file():
+            pickle = list(folder.glob("*.bin"))
+            found = f"; {pickle[0].name} is a pickle, which may run anybody's code, and is not read" if pickle else ""
+            raise CheckpointError(f"{path} is missing{found}.")
+        try:
+            module.load_state_dict({_PREFIX + name: tensor for name, tensor in load_file(path).items()})
+        except (SafetensorError, RuntimeError) as error:
+            raise CheckpointError(f"{path} does not fit the encoder: {error}") from None

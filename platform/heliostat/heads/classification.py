@@ -89,7 +89,7 @@ class Classification(TaskHead):
         fitted = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
         self.labels, self.label_weights = tuple(fitted["labels"]), tuple(fitted["label_weights"])
 
-    def encode(self, examples: Sequence[Row]) -> list[Encoded]:
+    def encode(self, examples: Sequence[Row], spec: FeatureSpec) -> list[Encoded]:
         """The index of each label. Raises DataError for a label that is none of the classes."""
         index = {label: place for place, label in enumerate(self.labels)}
         for example in examples:

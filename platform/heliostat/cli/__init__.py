@@ -1,0 +1,70 @@
+"""The command line: one small module a verb, each importing its room when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+
+import typer
+
+from heliostat.errors import HeliostatError
+
+_VERBS = (
+    "train",
+    "evaluate",
+    "predict",
+    "serve",
+    "demo",
+    "models",
+    "data",
+    "plugins",
+    "show",
+    "config-schema",
+    "new-plugin",
+    "check-plugin",
+    "quickstart",
+)
+"""In the order of a user's day. A module with `app` is a group of verbs, one with `command` is a verb."""
+
+
+def _build() -> typer.Typer:
+    app = typer.Typer(
+        name="heliostat",
+        help="Train, evaluate, serve and demonstrate transformers on Ray; a domain plugs in as one small package.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for verb in _VERBS:
+        if importlib.util.find_spec(f"heliostat.cli.{verb.replace('-', '_')}") is None:
+            continue
+        module = importlib.import_module(f"heliostat.cli.{verb.replace('-', '_')}")
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=verb)
+        else:
+            app.command(verb)(module.command)
+    return app
+
+
+def main() -> None:
+    """Run the command line; a mistake that a user can mend prints without a traceback."""
+    from rich.console import Console
+
+    try:
+        _build()()
+    except HeliostatError as error:
+        Console(stderr=True, soft_wrap=True).print("[bold red]error[/] ", end="")
+        print(error, file=sys.stderr)
+        _leave(error.exit_code)
+    except KeyboardInterrupt:
+        print("stopped.", file=sys.stderr)
+        _leave(130)
+
+
+def _leave(exit_code: int) -> None:
+    """End with this code, whatever threads of libraries are still about."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)

@@ -1,0 +1,209 @@
+"""Text tables (csv, tsv): cells in rows, with the types that hold for a whole column."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from heliostat.component import Row
+from heliostat.errors import DataError, RejectedRecord
+
+_BLOCK = 1 << 24
+"""Bytes read at once; one record must fit in it."""
+
+_PADDED_NUMBER = r"^[-+]?0\d|^0[xX]|\s|[nN]"
+"""What is no number for us: `007` is a name, `0x10` a code, and `nan` and `inf` are words."""
+
+
+class Dialect(NamedTuple):
+    """How a text table is cut into cells."""
+
+    delimiter: str
+    quote: str | None
+    encoding: str
+    columns: tuple[str, ...] | None
+    """Names of the columns where the file has no header line; None reads them from its first line."""
+
+
+class _Ragged(NamedTuple):
+    """A row with more or fewer cells than there are columns."""
+
+    number: int
+    expected: int
+    found: int
+
+
+def columns(path: Path, name: str, dialect: Dialect) -> list[tuple[str, str]]:
+    """Column names with `int64`, `double` or `string`, whichever holds every cell. Reads the whole file.
+
+    Raises DataError when the file is empty, is not in the dialect's encoding, or has no header.
+    """
+    reader = _open(path, name, dialect, [], typed=False)
+    names: list[str] = list(reader.schema.names)
+    if len(set(names)) < len(names):
+        return [(column, "string") for column in names]  # refused by the caller
+    kinds = dict.fromkeys(names, "null")
+    for batch in _batches(_open(path, name, dialect, [], names=names), path, name, dialect):
+        for column in names:
+            kinds[column] = _widened(kinds[column], _without_blanks(batch.column(column)))
+    return list(kinds.items())
+
+
+def rows(path: Path, name: str, dialect: Dialect, types: dict[str, str]) -> Iterator[tuple[int, Row | RejectedRecord]]:
+    """The records in order, numbered from 1 (the header does not count); a ragged row is there as RejectedRecord."""
+    import pyarrow as pa
+
+    ragged: list[_Ragged] = []
+    names: list[str] = list(_open(path, name, dialect, []).schema.names)
+    number = taken = 0
+    for batch in _batches(_open(path, name, dialect, ragged, names=names), path, name, dialect):
+        cells = {column: _without_blanks(batch.column(column)) for column in names}
+        for column, kind in types.items():
+            if column in cells and kind in ("int64", "double"):
+                cells[column] = cells[column].cast(pa.type_for_alias(kind))
+        for row in pa.RecordBatch.from_pydict(cells).to_pylist():
+            number += 1
+            while taken < len(ragged) and ragged[taken].number <= number:
+                yield number, _refused(ragged[taken])
+                number, taken = number + 1, taken + 1
+            yield number, row
+    for late in ragged[taken:]:
+        yield late.number, _refused(late)
+
+
+def _without_blanks(cells: Any) -> Any:
+    """The cells with null for each that holds nothing but space."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return pc.if_else(pc.equal(pc.utf8_trim_whitespace(cells), ""), pa.scalar(None, pa.string()), cells)
+
+
+def _refused(row: _Ragged) -> RejectedRecord:
+    return RejectedRecord(f"the row has {row.found} cells where there are {row.expected} columns")
+
+
+def _widened(kind: str, cells: Any) -> str:
+    """The narrowest type that holds what `kind` held and these cells: null < int64 < double < string."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if kind == "string" or cells.null_count == len(cells):
+        return kind
+    if pc.any(pc.match_substring_regex(cells, _PADDED_NUMBER)).as_py():
+        return "string"
+    for wider in ("int64", "double"):
+        if kind in ("null", "int64", wider):
+            try:
+                cells.cast(pa.type_for_alias(wider))
+            except pa.ArrowInvalid:
+                continue
+            return wider
+    return "string"
+
+
+def _open(
+    path: Path,
+    name: str,
+    dialect: Dialect,
+    ragged: list[_Ragged],
+    *,
+    names: list[str] | None = None,
+    typed: bool = True,
+) -> Any:
+    """A reader of batches; rows with another count of cells are left out and noted in `ragged`."""
+    import pyarrow as pa
+    from pyarrow import csv
+
+    first = 0 if dialect.columns else 1
+
+    def note(row: Any) -> str:
+        if typed and names is not None:
+            ragged.append(_Ragged(row.number - first, row.expected_columns, row.actual_columns))
+        return "skip"
+
+    try:
+        return csv.open_csv(
+            path,
+            read_options=csv.ReadOptions(
+                use_threads=False,  # or else rows have no numbers
+                block_size=_BLOCK,
+                encoding="utf8" if dialect.encoding == "utf-8" else dialect.encoding,
+                column_names=list(dialect.columns) if dialect.columns else None,
+            ),
+            parse_options=csv.ParseOptions(
+                delimiter=dialect.delimiter,
+                quote_char=dialect.quote or False,
+                newlines_in_values=dialect.quote is not None,
+                invalid_row_handler=note,
+            ),
+            convert_options=csv.ConvertOptions(
+                column_types={column: pa.string() for column in names} if names else None,
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=True,
+                null_values=[""],
+            ),
+        )
+    except (pa.ArrowInvalid, UnicodeError) as error:
+        raise _explained(error, path, name, dialect) from None
+
+
+def _batches(reader: Any, path: Path, name: str, dialect: Dialect) -> Iterator[Any]:
+    """The reader's batches. Raises DataError when a part cannot be decoded or parsed."""
+    import pyarrow as pa
+
+    try:
+        yield from reader
+    except (pa.ArrowInvalid, UnicodeError) as error:
+        raise _explained(error, path, name, dialect) from None
+
+
+def _explained(error: Exception, path: Path, name: str, dialect: Dialect) -> DataError:
+    undecodable = undecodable_byte(path, name, dialect.encoding)
+    if undecodable:
+        return undecodable
+    reason = str(error).splitlines()[0]
+    if "Empty CSV" in reason:
+        return DataError(f"{name}: the file is empty. It needs a header line and records.")
+    return DataError(f"{name}: not a readable table ({reason}). Check its delimiter and quotes.")
+
+
+def undecodable_byte(path: Path, name: str, encoding: str) -> DataError | None:
+    """The error that says where a text file leaves its encoding and which one would read it; None where it does not."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    place = line = 0
+    with path.open("rb") as file:
+        while True:
+            block = file.read(1 << 20)
+            pending = len(decoder.getstate()[0])
+            try:
+                decoder.decode(block, final=not block)
+            except UnicodeDecodeError as error:
+                at = error.start - pending
+                line += block[: max(at, 0)].count(b"\n") + 1
+                way_out = f"#encoding={_that_reads(path)}" if encoding == "utf-8" else "#encoding=<its encoding>"
+                return DataError(
+                    f"{name}: byte {place + at} (line {line}) is not {encoding}. "
+                    f"Say which encoding it is in, as in data.source={name}{way_out}, or save the file as UTF-8."
+                )
+            if not block:
+                return None
+            place, line = place + len(block), line + block.count(b"\n")
+
+
+def _that_reads(path: Path) -> str:
+    """The encoding that is most likely behind text that is no UTF-8."""
+    with path.open("rb") as file:
+        start = file.read(1 << 20)
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    # Bytes 0x80-0x9f are control characters in latin-1 and quotes and dashes in Windows' cp1252.
+    if any(0x80 <= byte <= 0x9F for byte in start):
+        try:
+            start.decode("cp1252")
+        except UnicodeDecodeError:
+            return "latin-1"
+        return "cp1252"
+    return "latin-1"

@@ -1,0 +1,47 @@
+"""Examples -> encoded examples: the encoder's columns beside the head's targets, a bad one set apart with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from heliostat.batch import Encoded
+from heliostat.component import Row
+from heliostat.errors import DataError
+from heliostat.plugin import Encoder, TaskHead
+
+CHUNK = 1000
+"""Examples that an encoder gets at once."""
+
+
+def encode(encoder: Encoder, head: TaskHead, examples: Sequence[Row]) -> list[Encoded | str]:
+    """The encoded examples in order; the reason, as text, in place of one that cannot be encoded.
+
+    Raises DataError when encoder and head give a column of the same name, or another count than they were given.
+    """
+    try:
+        return list(_merged(encoder, head, examples))
+    except (DataError, ValueError) as error:
+        if isinstance(error, _Misfit) or len(examples) == 0:
+            raise
+        if len(examples) == 1:
+            return [str(error) if isinstance(error, DataError) else f"{type(error).__name__} in encoding"]
+    return [one for example in examples for one in encode(encoder, head, [example])]
+
+
+class _Misfit(DataError):
+    """The components do not fit each other: no fault of a record."""
+
+
+def _merged(encoder: Encoder, head: TaskHead, examples: Sequence[Row]) -> list[Encoded]:
+    inputs, targets = encoder.encode(examples), head.encode(examples)
+    for component, encoded in ((encoder, inputs), (head, targets)):
+        if len(encoded) != len(examples):
+            name = type(component).__name__
+            raise _Misfit(f"{name}.encode gave {len(encoded)} results for {len(examples)} examples; it must give one each.")
+    clash = sorted(set(inputs[0]) & set(targets[0])) if examples else []
+    if clash:
+        raise _Misfit(
+            f"{type(encoder).__name__} and {type(head).__name__} both give a column '{clash[0]}'. Rename the head's: "
+            "input columns and target columns stand side by side in a batch."
+        )
+    return [{**values, **target} for values, target in zip(inputs, targets, strict=True)]

@@ -1,0 +1,179 @@
+"""Raw records -> checked examples: the adapter one group at a time, each example with its place and what it carries."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import numpy as np
+from pydantic import ValidationError
+
+from heliostat.component import Row
+from heliostat.data.missing import AbsentColumn, missing
+from heliostat.data.rejects import Place, Reject
+from heliostat.errors import DataError, RejectedRecord
+from heliostat.plugin import DataAdapter, TaskHead
+
+BAD_RECORD = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+"""What an adapter's code raises over one bad record; it rejects that record and the rest goes on."""
+
+
+class Example(NamedTuple):
+    """One example, with where it comes from and what it carries for splitting and slices."""
+
+    place: Place
+    values: Row
+    """The fields of the head's record, checked, and its target fields; plain JSON values."""
+    carried: Row
+    """Columns of the raw record that splits and slices read, where the example does not have them."""
+
+
+@dataclass(frozen=True)
+class ExampleMaker:
+    """Turns groups of raw records into examples, or into rejects with a reason. Pure; it may be sent to other processes."""
+
+    adapter: DataAdapter
+    head: TaskHead
+    columns: Mapping[str, str]
+    """The columns of the source."""
+    carried: Mapping[str, str]
+    """Field or column that examples must carry -> the setting that asks for it."""
+
+    def __call__(self, group: Sequence[tuple[Place, Row]]) -> Iterator[Example | Reject]:
+        """The examples of one group. Raises DataError when a column is missing."""
+        place, first = group[0]
+        try:
+            made = list(self.adapter.examples(RawRecord(row) for _, row in group))
+        except AbsentColumn as error:
+            raise missing({"": error.column}, self.columns, self.adapter) from None
+        except RejectedRecord as error:
+            yield Reject(place, str(error))
+            return
+        except DataError:
+            raise
+        except BAD_RECORD as error:
+            yield Reject(place, _where(error))
+            return
+        for values in made:
+            yield self._checked(place, values, first)
+
+    def _checked(self, place: Place, values: Row, record: Row) -> Example | Reject:
+        fields = type(self.head).takes.model_fields
+        try:
+            taken = type(self.head).takes.model_validate({name: values[name] for name in fields if name in values})
+            carried = {name: self._carry(name, values, record) for name in self.carried if name not in values}
+            absent = [name for name in self.head.target_fields if values.get(name) is None]
+            if absent:
+                return Reject(place, f"{absent[0]}: is missing")
+            # What a request would give the encoder, defaults and conversions included.
+            return Example(place, plain(values | taken.model_dump()), plain(carried))
+        except ValidationError as error:
+            detail = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            key = ".".join(map(str, detail["loc"]))
+            gone = detail["type"] == "missing" or values.get(key, 0) is None
+            return Reject(place, f"{key}: {'is missing' if gone else detail['msg']}")
+        except (TypeError, ValueError) as error:
+            return Reject(place, f"the example holds what JSON cannot ({type(error).__name__})")
+
+    def _carry(self, name: str, values: Row, record: Row) -> Any:
+        if name not in record:
+            raise missing({self.carried[name]: name}, {**self.columns, **dict.fromkeys(values, "string")}, self.adapter)
+        return record[name]
+
+
+class RawRecord(dict[str, Any]):
+    """A raw record that tells a column it lacks from any other KeyError."""
+
+    def __missing__(self, column: str) -> Any:
+        raise AbsentColumn(column)
+
+
+def plain(values: Mapping[str, Any]) -> Row:
+    """The same values as JSON gives them back. Raises ValueError or TypeError for one that JSON cannot hold."""
+    text = json.dumps(dict(values), default=_simple, allow_nan=False, ensure_ascii=False)
+    text.encode("utf-8")  # refuses lone surrogates
+    row: Row = json.loads(text)
+    return row
+
+
+def _simple(value: Any) -> Any:
+    if isinstance(value, (datetime, date)):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is no JSON value")
+
+
+def _where(error: BaseException) -> str:
+    """The error's type and line: its message may hold the record's text."""
+    frames = traceback.extract_tb(error.__traceback__)
+    last = frames[-1]
+    return f"{type(error).__name__} in {last.name} ({last.filename.rpartition('/')[2]}, line {last.lineno})"
+
+
+def needed_columns(slices: Iterable[str], split: Mapping[str, Any]) -> dict[str, str]:
+    """The fields or columns that splits and slices read -> the setting that asks for each.
+
+    `split` is the dumped `data.split`.
+    """
+    asked = [(name, "evaluate.slices") for name in slices]
+    for setting in ("column", "key", "order"):
+        names = split.get(setting) or ()
+        asked += [(name, f"data.split.{setting}") for name in ((names,) if isinstance(names, str) else names)]
+    return dict(reversed(asked))
+
+
+def grouped(
+    records: Iterable[tuple[Place, Row]], group_by: str | None, order_by: str | None
+) -> Iterator[list[tuple[Place, Row]]]:
+    """Whole groups in the order of their first records; one record a group without `group_by`.
+
+    The records of a group are put in order by `order_by`, equal ones by place; None goes first.
+    """
+    if group_by is None:
+        yield from ([record] for record in records)
+        return
+    groups: dict[Any, list[tuple[Place, Row]]] = {}
+    for place, row in records:
+        groups.setdefault(row[group_by], []).append((place, row))
+    key = order_key(order_by) if order_by else None
+    for group in groups.values():
+        yield sorted(group, key=key) if key else group
+
+
+def order_key(column: str) -> Callable[[tuple[Place, Row]], Any]:
+    """What puts the records of a group in order. Values of kinds that do not compare are put in order as text."""
+
+    def key(record: tuple[Place, Row]) -> Any:
+        value = record[1][column]
+        if isinstance(value, (int, float)):
+            return (1, value, "")
+        return (0, 0, "") if value is None else (2, 0, value.isoformat() if isinstance(value, date) else str(value))
+
+    return key
+
+
+class Identities:
+    """Gives each example its id: 64 bits of BLAKE2b over its canonical JSON and the count of equal ones before it."""
+
+    def __init__(self) -> None:
+        self._seen: dict[bytes, int] = {}
+        self.num_repeated = 0
+        """Examples that equal one before them."""
+
+    def __call__(self, values: Row) -> int:
+        """The id of the next example: unique, and the same whenever the same examples come in the same order."""
+        text = json.dumps(values, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+        digest = hashlib.blake2b(text, digest_size=16).digest()
+        copy = self._seen.get(digest, 0)
+        self._seen[digest] = copy + 1
+        self.num_repeated += copy > 0
+        return int.from_bytes(hashlib.blake2b(digest, digest_size=8, salt=copy.to_bytes(16, "little")).digest(), "little")

@@ -1,0 +1,42 @@
+"""Content hashes of files, remembered by path, size and time of change so that an unchanged file is read once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+from heliostat.home import home
+
+_SETTLED_NS = 2_000_000_000
+"""A file changed less than this ago may change again within one tick of its clock: its hash is not remembered."""
+
+
+def sha256_of(path: Path) -> str:
+    """The file's SHA-256 in hexadecimal; read anew only when its size or time of change differ from the last time."""
+    path = path.absolute()
+    state = path.stat()
+    seen = {"path": str(path), "size": state.st_size, "mtime_ns": state.st_mtime_ns}
+    memory = home() / "fingerprints" / f"{hashlib.blake2b(str(path).encode(), digest_size=16).hexdigest()}.json"
+    try:
+        known = json.loads(memory.read_text(encoding="utf-8"))
+        if all(known.get(key) == value for key, value in seen.items()):
+            return str(known["sha256"])
+    except (OSError, ValueError, KeyError, AttributeError):
+        pass  # never seen, or a half-written memory: hash it
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if time.time_ns() - state.st_mtime_ns > _SETTLED_NS and path.stat().st_mtime_ns == state.st_mtime_ns:
+        write_whole(memory, json.dumps({**seen, "sha256": digest}).encode())
+    return digest
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees all of it or nothing of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        file.write(content)
+    os.replace(file.name, path)

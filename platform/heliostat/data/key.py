@@ -1,0 +1,65 @@
+"""The name of prepared data: a hash of all that they are made of."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from heliostat.component import Component
+from heliostat.data.fingerprint import sha256_of
+from heliostat.data.prepared import VERSION
+from heliostat.data.sources import Source
+from heliostat.plugin import DataAdapter, Encoder, TaskHead
+from heliostat.registry import entry_points, find
+from heliostat.run import Run
+
+CODE_VERSION = 1
+"""Raised with every change in `data/` after which the same input gives other examples, splits or shards."""
+
+
+def data_key(run: Run, source: Source) -> str:
+    """32 hexadecimal digits (BLAKE2b) of the source's content, the settings that shape the data, and the code's version."""
+    settings = run.dump()
+    named = [(run.data.adapter.type, DataAdapter), (run.encoder.type, Encoder), (run.head.type, TaskHead)]
+    made_of: dict[str, Any] = {
+        "code": [CODE_VERSION, VERSION],
+        "source": source.fingerprint(),
+        "adapter": settings["data"]["adapter"],
+        "split": settings["data"]["split"],
+        "limit": settings["data"]["limit"],
+        "slices": sorted(set(run.evaluate.slices)),
+        "encoder": settings["encoder"],
+        "head": settings["head"],
+        "components": [_code(address, find(address, base)) for address, base in named],  # type: ignore[type-abstract]
+    }
+    text = json.dumps(made_of, sort_keys=True, ensure_ascii=False)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _code(address: str, component: type[Component]) -> list[Any]:
+    """The version of a component's plugin, and a hash of its code: an edited plugin keeps its version."""
+    distribution = entry_points()[address.partition(".")[0]].dist
+    version = distribution.version if distribution else ""
+    return [address, version, [sha256_of(path) for path in _files(component)]]
+
+
+def _files(component: type[Component]) -> list[Path]:
+    """The files that a component's answer depends on: all code of a plugin's package, one's own file of a built-in."""
+    files: set[Path] = set()
+    for cls in inspect.getmro(component):
+        package = cls.__module__.partition(".")[0]
+        if cls.__module__ in ("heliostat.plugin", "heliostat.component") or package in sys.stdlib_module_names:
+            continue
+        origin = getattr(sys.modules.get(cls.__module__), "__file__", None)
+        if origin is None:
+            continue
+        top = getattr(sys.modules.get(package), "__file__", None)
+        if package == "heliostat" or not top or Path(top).name != "__init__.py":
+            files.add(Path(origin))
+        else:
+            files |= set(Path(top).parent.rglob("*.py"))
+    return sorted(files)

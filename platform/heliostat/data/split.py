@@ -1,0 +1,133 @@
+"""Which examples are trained on, chosen on and tested on. Pure functions over keys; never by position in the file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from heliostat.component import Row, closest
+from heliostat.data.prepared import SPLITS, Split
+from heliostat.errors import DataError, RejectedRecord
+from heliostat.run import ColumnSplit, HashSplit, LastSplit, SplitSettings, TimeSplit
+
+_ALIASES = {
+    "training": "train", "validation": "valid", "val": "valid", "dev": "valid", "development": "valid",
+    "eval": "valid", "holdout": "test", "testing": "test",
+}  # fmt: skip
+"""Other names of the splits, which are refused with the right one: a silent guess could train on test data."""
+
+
+def normalised(text: str) -> str:
+    """Text without differences of case, width and space (Unicode NFKC, case folded)."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def key_of(split: SplitSettings, values: Row, takes: Sequence[str]) -> Any:
+    """What the split of one example depends on. `values` are the example's fields and what it carries.
+
+    Hash: a number in [0, 1). Time: a value that can be put in order. Last: (user, order). Column: the split.
+    Raises RejectedRecord when the value is missing, DataError when a column says something else than a split.
+    """
+    if isinstance(split, HashSplit):
+        return unit([values.get(name) for name in split.key or takes])
+    if isinstance(split, TimeSplit):
+        return _present(values, split.column)
+    if isinstance(split, LastSplit):
+        return (json.dumps(_present(values, split.key)), _present(values, split.order))
+    return _named(split, _present(values, split.column))
+
+
+def unit(key: Sequence[Any]) -> float:
+    """A number in [0, 1) that depends on nothing but the key; texts count by their normalised form."""
+    parts = [normalised(part) if isinstance(part, str) else part for part in key]
+    digest = hashlib.blake2b(json.dumps(parts, ensure_ascii=False, sort_keys=True).encode(), digest_size=8, person=b"split")
+    return (int.from_bytes(digest.digest(), "little") >> 11) * 2.0**-53
+
+
+def assign(split: SplitSettings, keys: Sequence[Any]) -> npt.NDArray[np.int8]:
+    """The split of each example as an index into SPLITS: [examples]. Raises DataError when one comes out empty."""
+    if isinstance(split, HashSplit):
+        units = np.asarray(keys, dtype=np.float64)
+        sides = np.where(units < split.valid, 1, np.where(units < split.valid + split.test, 2, 0))
+    elif isinstance(split, TimeSplit):
+        sides = _by_time(split, keys)
+    elif isinstance(split, LastSplit):
+        sides = _last(split, keys)
+    else:
+        sides = np.array([SPLITS.index(name) for name in keys])
+    sides = sides.astype(np.int8)
+    _refuse_empty(split, sides)
+    return sides
+
+
+def _present(values: Row, name: str) -> Any:
+    value = values.get(name)
+    if value is None:
+        raise RejectedRecord(f"{name}: is missing, and data.split needs it")
+    return value
+
+
+def _named(split: ColumnSplit, value: Any) -> Split:
+    if value in SPLITS:
+        return value  # type: ignore[no-any-return]
+    low = str(value).strip().lower()
+    meant = _ALIASES.get(low) or closest(low, list(SPLITS))
+    hint = f" Did you mean '{meant}'? Write it so in the source." if meant else ""
+    raise DataError(f"data.split.column: '{split.column}' holds {value!r}, and a split is train, valid or test.{hint}")
+
+
+def _by_time(split: TimeSplit, keys: Sequence[Any]) -> npt.NDArray[np.int64]:
+    """Quantiles of time; examples of one time stay together, on the newer side."""
+    ordered = _sorted(keys, f"data.split.column: '{split.column}'")
+    cuts = [round(len(keys) * share) for share in (1.0 - split.valid - split.test, 1.0 - split.test)]
+    first_valid, first_test = (ordered[cut] if cut < len(keys) else None for cut in cuts)
+    sides = [
+        2 if first_test is not None and key >= first_test else 1 if first_valid is not None and key >= first_valid else 0
+        for key in keys
+    ]
+    return np.array(sides)
+
+
+def _last(split: LastSplit, keys: Sequence[Any]) -> npt.NDArray[np.int64]:
+    """Each user's newest example is tested on, the one before it chosen on; a user with fewer than three only trains."""
+    users: dict[str, list[int]] = {}
+    for index, (user, _) in enumerate(keys):
+        users.setdefault(user, []).append(index)
+    sides = np.zeros(len(keys), dtype=np.int64)
+    for rows in users.values():
+        if len(rows) >= 3:
+            _sorted([keys[row][1] for row in rows], f"data.split.order: '{split.order}'")
+            rows.sort(key=lambda row: keys[row][1])
+            sides[rows[-1]], sides[rows[-2]] = 2, 1
+    return sides
+
+
+def _sorted(values: Sequence[Any], what: str) -> list[Any]:
+    try:
+        return sorted(values)
+    except TypeError:
+        kinds = ", ".join(sorted({type(value).__name__ for value in values}))
+        raise DataError(f"{what} holds values that cannot be put in order ({kinds}). Make them of one kind.") from None
+
+
+_MEND = {
+    "hash": "Raise data.split.valid and data.split.test, give more examples, or choose a data.split.key with more values.",
+    "time": "Raise data.split.valid and data.split.test, or choose a data.split.column with more moments.",
+    "last": "Users need three examples or more; check data.split.key, or take data.split.by=hash.",
+    "column": "Mark some examples with that split in the source, or take data.split.by=hash.",
+}
+
+
+def _refuse_empty(split: SplitSettings, sides: npt.NDArray[np.int8]) -> None:
+    found = Counter(SPLITS[side] for side in sides.tolist())
+    empty = [name for name in SPLITS if not found[name]]
+    if empty:
+        counts = ", ".join(f"{name} {found[name]}" for name in SPLITS)
+        raise DataError(f"data.split: no example falls into {' and '.join(empty)} ({counts}). {_MEND[split.by]}")

@@ -1,0 +1,103 @@
+"""What computes in a text encoder: any transformers encoder, over examples that stand end to end."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from heliostat.batch import Batch
+from heliostat.encoders.attention import UNPADDED, Layout
+from heliostat.errors import HeliostatError
+from heliostat.features import TokenFeatures
+
+TYPE_IDS = "token_type_ids"
+"""The column that tells the first text of a pair from the second; absent where there is one text."""
+
+
+class TextModule(nn.Module):
+    """Token ids of a whole batch, end to end -> one vector a token and one an example."""
+
+    def __init__(self, transformer: Any, pooling: Literal["mean", "first"]) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.pooling = pooling
+        self.first_position = first_position(transformer)
+        pooler = getattr(transformer, "pooler", None)
+        if pooler is not None:
+            # Kept so that plain transformers finds every weight it knows, frozen because nothing here reads it.
+            pooler.requires_grad_(False)
+
+    def forward(self, batch: Batch) -> TokenFeatures:
+        """States of all tokens in the order of the batch, and the pooled state of each example."""
+        tokens = batch.ragged("input_ids")
+        layout = Layout.of(tokens.lengths, tokens.values.device)
+        inputs = {
+            "input_ids": tokens.values,
+            **({TYPE_IDS: batch.ragged(TYPE_IDS).values} if TYPE_IDS in batch else {}),
+        }
+        inputs = {name: layout.lay(values).long().unsqueeze(0) for name, values in inputs.items()}
+        states = layout.restore(self._states(layout, inputs))
+        table = self.transformer.get_input_embeddings().weight
+        return TokenFeatures(
+            pooled=self._pooled(states, tokens.offsets),
+            states=states,
+            tokens=tokens,
+            embedding=table if table.shape[1] == states.shape[1] else None,
+        )
+
+    def _states(self, layout: Layout, inputs: dict[str, Tensor]) -> Tensor:
+        """[tokens, dim], in the order of the layout."""
+        positions = (layout.positions + self.first_position).unsqueeze(0)
+        answer = self.transformer(**inputs, position_ids=positions, layout=layout)
+        return answer.last_hidden_state[0]  # type: ignore[no-any-return]
+
+    def _pooled(self, states: Tensor, offsets: Tensor) -> Tensor:
+        """[examples, dim]."""
+        if self.pooling == "first":
+            return states.index_select(0, offsets[:-1])
+        lengths = offsets.diff()
+        owners = torch.repeat_interleave(
+            torch.arange(len(lengths), device=states.device), lengths, output_size=states.shape[0]
+        )
+        sums = states.new_zeros(len(lengths), states.shape[1]).index_add_(0, owners, states)
+        return sums / lengths.unsqueeze(1)
+
+
+def first_position(transformer: nn.Module) -> int:
+    """The number of an example's first position: 0, or behind the padding row where models number so (RoBERTa)."""
+    for name, module in transformer.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            return module.padding_idx + 1
+    return 0
+
+
+@torch.no_grad()
+def prove(module: TextModule) -> None:
+    """Check that examples laid end to end come out as each does alone in plain transformers.
+
+    Raises HeliostatError for a model whose attention does not go through transformers' attention interface.
+    """
+    transformer = module.transformer
+    training = transformer.training
+    transformer.eval()
+    try:
+        lengths = (11, 7)
+        size, padding = transformer.config.vocab_size, transformer.config.pad_token_id
+        ids = torch.arange(sum(lengths), device=transformer.device) * 7919 % size
+        ids = torch.where(ids == padding, (ids + 1) % size, ids) if padding is not None else ids
+        together = module._states(Layout.of(lengths, ids.device), {"input_ids": ids.unsqueeze(0)})
+        transformer.set_attn_implementation("sdpa")
+        alone = torch.cat([transformer(part.unsqueeze(0)).last_hidden_state[0] for part in ids.split(lengths)])
+        fits = torch.allclose(together, alone, rtol=1e-3, atol=1e-3 * float(alone.abs().max()))
+    except (TypeError, ValueError, NotImplementedError):
+        fits = False
+    finally:
+        transformer.set_attn_implementation(UNPADDED)
+        transformer.train(training)
+    if not fits:
+        raise HeliostatError(
+            f"{type(transformer).__name__} cannot run without padding: its attention does not go through transformers' "
+            "attention interface. Take a BERT, RoBERTa, DistilBERT, ELECTRA or ModernBERT model."
+        )

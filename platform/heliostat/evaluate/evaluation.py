@@ -1,0 +1,175 @@
+"""Predictor + prepared data -> one table of predictions -> a report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from heliostat.component import Row
+from heliostat.errors import DataError
+from heliostat.evaluate.intervals import compare
+from heliostat.evaluate.mistakes import mistakes
+from heliostat.evaluate.page import write_page
+from heliostat.evaluate.report import Report
+from heliostat.evaluate.slices import slices
+from heliostat.evaluate.table import MODEL, Predictions, question, tabulate
+from heliostat.heads.classification import Classification
+from heliostat.plugin import Baseline, Metric, TaskHead
+from heliostat.run import BaselineSpec, Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Split = Literal["train", "valid", "test"]
+
+PORTION = 512
+"""Examples that are predicted between two words about the progress."""
+
+
+class Answers(Protocol):
+    """What can be evaluated: a `Predictor`, or anything else with a run, a fitted head and answers."""
+
+    @property
+    def run(self) -> Run:
+        """The run that it comes from."""
+        ...
+
+    @property
+    def head(self) -> TaskHead:
+        """The head, fitted."""
+        ...
+
+    def predict(self, examples: Sequence[Row], /) -> list[Row]:
+        """One row an example, in order."""
+        ...
+
+
+class Examples(Protocol):
+    """What is read of prepared data."""
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Examples of each split."""
+        ...
+
+    def examples(self, split: Split, /) -> Iterator[Row]:
+        """The examples of a split in the order of its shards."""
+        ...
+
+    def shards(self, split: Split, /) -> Any:
+        """The shards of a split, whose `ids` are in the same order."""
+        ...
+
+    def leakage(self) -> Mapping[str, Any]:
+        """Counts of duplicates between splits."""
+        ...
+
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, and how many of how many examples are done."""
+
+
+def evaluate(
+    predictor: Answers,
+    prepared: Examples,
+    out: Path,
+    *,
+    split: Split = "test",
+    curves: Path | None = None,
+    run_id: str | None = None,
+    on_progress: Progress | None = None,
+) -> Report:
+    """Score a model on a split, beside its baselines, and write `report.html`, `report.json` and `predictions.parquet`.
+
+    Baselines are fitted on the train split and answer the same rows. `curves` is the `metrics.jsonl` of the training.
+    Raises DataError when the split is empty, the head has no metrics, or a slice's column is missing.
+    """
+    head, settings = predictor.head, predictor.run.evaluate
+    metrics = head.metrics()
+    examples = list(prepared.examples(split))
+    if not examples:
+        raise DataError(f"there is nothing to evaluate on: the {split} split is empty. Set data.split.{split} above 0.")
+    if not metrics:
+        raise DataError(
+            f"{predictor.run.head.type} names no metrics, so there is nothing to report: give it metrics()."
+        )
+    answers = {MODEL: _answer(predictor.predict, head, examples, "model", on_progress)}
+    train = list(prepared.examples("train")) if _baselines(predictor) else []
+    for address, baseline in _baselines(predictor).items():
+        baseline.fit(train, head)
+        answers[address] = _answer(baseline.predict, head, examples, address, on_progress)
+    predictions = tabulate(head, prepared.shards(split).ids, examples, answers, settings.slices)
+    out.mkdir(parents=True, exist_ok=True)
+    report = _report(predictor, prepared, predictions, examples, metrics, split, out, run_id)
+    predictions.write(report.table)
+    report.write_json()
+    write_page(report, head, predictions, curves)
+    return report
+
+
+def _baselines(predictor: Answers) -> dict[str, Baseline]:
+    """The baselines of the run (or else of the head) by address; a second one of a type is numbered."""
+    chosen = predictor.run.evaluate.baselines
+    specs = [BaselineSpec.model_validate(each) for each in predictor.head.baselines] if chosen is None else chosen
+    built: dict[str, Baseline] = {}
+    for spec in specs:
+        count = sum(name.split("#")[0] == spec.type for name in built)
+        built[f"{spec.type}#{count + 1}" if count else spec.type] = spec.build()
+    return built
+
+
+def _answer(
+    predict: Callable[[Sequence[Row]], list[Row]],
+    head: TaskHead,
+    examples: Sequence[Row],
+    name: str,
+    on_progress: Progress | None,
+) -> list[Row]:
+    """The answers to the fields that the head takes, in portions."""
+    asked = [question(head, example) for example in examples]
+    answers: list[Row] = []
+    for start in range(0, len(asked), PORTION):
+        answers += predict(asked[start : start + PORTION])
+        if on_progress:
+            on_progress(name, len(answers), len(asked))
+    return answers
+
+
+def _report(
+    predictor: Answers,
+    prepared: Examples,
+    predictions: Predictions,
+    examples: Sequence[Row],
+    metrics: Mapping[str, Metric],
+    split: Split,
+    out: Path,
+    run_id: str | None,
+) -> Report:
+    head, run = predictor.head, predictor.run
+    views: dict[str, pd.DataFrame] = predictions.views()
+    count = run.evaluate.resamples
+    compared = compare(views, metrics, count)
+    chosen = run.train.select or head.selects
+    primary = chosen if chosen in metrics else next(iter(metrics))
+    return Report(
+        name=run.name,
+        split=split,
+        rows=len(examples),
+        primary=primary,
+        scores=compared.scores.pop(MODEL),
+        baselines=compared.scores,
+        differences=compared.differences,
+        resamples=count,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        run_id=run_id,
+        run=run.dump(),
+        counts=dict(prepared.counts),
+        leakage=dict(prepared.leakage()),
+        folder=out,
+        slices=[
+            each for column in run.evaluate.slices for each in slices(views, column, metrics[primary], primary, count)
+        ],
+        mistakes=mistakes(head, predictions, examples) if isinstance(head, Classification) else (),
+    )

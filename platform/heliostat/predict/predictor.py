@@ -1,0 +1,164 @@
+"""A model ready to answer: the same encoder as in training, examples checked, batches packed, order kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+
+from heliostat.batch import Encoded
+from heliostat.component import Row
+from heliostat.errors import CheckpointError, DataError, PredictError
+from heliostat.plugin import Encoder, TaskHead
+from heliostat.predict.record import check_answers, check_examples, from_encoder
+from heliostat.predict.replay import Replay, first_mismatch
+
+if TYPE_CHECKING:
+    from heliostat.checkpoint import Loaded
+    from heliostat.run import Run
+
+Precision = Literal["fp32", "bf16"]
+
+GOLDEN_TOLERANCE: dict[Precision, float] = {"fp32": 1e-3, "bf16": 3e-2}
+"""How far a number of a golden answer may lie from the checkpoint's, which trained in either precision."""
+
+
+class Predictor:
+    """A checkpoint in memory that answers examples. Not thread-safe: one caller at a time."""
+
+    def __init__(self, loaded: Loaded, device: str = "cpu", precision: Precision = "fp32") -> None:
+        self.folder = loaded.folder
+        self.run: Run = loaded.run
+        self.encoder: Encoder = loaded.parts.encoder
+        self.head: TaskHead = loaded.parts.head
+        self.model = loaded.model
+        self.device = device
+        self.precision: Precision = precision
+
+    @classmethod
+    def load(cls, folder: Path, *, threads: int | None = None, precision: Precision = "fp32") -> Self:
+        """Read and verify a checkpoint; it computes on a GPU where there is one.
+
+        `threads` sets how many CPU threads this *process* computes with. Raises CheckpointError, or PluginError when
+        the plugin of the checkpoint is not installed.
+        """
+        import torch
+
+        from heliostat import checkpoint
+
+        if precision not in GOLDEN_TOLERANCE:
+            raise ValueError(f"precision is one of {', '.join(GOLDEN_TOLERANCE)}; found {precision!r}.")
+        if threads is not None:
+            torch.set_num_threads(threads)
+        loaded = checkpoint.load(Path(folder))
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        loaded.model.eval().requires_grad_(False).to(device)
+        return cls(loaded, device, precision)
+
+    def __repr__(self) -> str:
+        return f"Predictor({self.run.name!r}, {str(self.folder)!r}, {self.device}, {self.precision})"
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields of an example that the model reads."""
+        return tuple(self.head.takes.model_fields)
+
+    def asked(self, example: Row) -> Row:
+        """The part of a training example that is asked: its target and other columns are left out."""
+        return {field: example[field] for field in self.fields if field in example}
+
+    def predict(self, examples: Sequence[Row], *, max_tokens: int = 8192) -> list[Row]:
+        """One prediction an example, in order, with the fields of the head's record.
+
+        Micro-batches hold up to `max_tokens` tokens, which bounds memory and changes no answer. Raises PredictError
+        with the place, field and rule of every example that breaks the head's record.
+        """
+        rows = check_examples(examples, self.head.takes)
+        if not rows:
+            return []
+        return self._answer(self._encode(rows), max_tokens)
+
+    def _encode(self, rows: list[Row]) -> list[Encoded]:
+        try:
+            return self.encoder.encode(rows)
+        except DataError:
+            for index, row in enumerate(rows):  # one by one, to name the example that cannot be encoded
+                try:
+                    self.encoder.encode([row])
+                except DataError as error:
+                    raise from_encoder(error, index, row) from None
+            raise
+
+    def _answer(self, encoded: list[Encoded], max_tokens: int) -> list[Row]:
+        import torch
+
+        from heliostat.data.collate import collate
+        from heliostat.data.plan import micro_batches
+
+        lengths = np.array([_length(each) for each in encoded], dtype=np.int32)
+        by_length = np.argsort(-lengths, kind="stable")
+        answers: list[Any] = [None] * len(encoded)
+        with torch.inference_mode(), self._autocast():
+            for rows in micro_batches(by_length, lengths, max_tokens):
+                # One id for all: an answer may depend on nothing but its example.
+                batch = collate([encoded[row] for row in rows], np.zeros(len(rows), dtype=np.uint64))
+                predicted = self.model.predict(batch.to(self.device))
+                check_answers(predicted, len(rows), self.head.gives, self.run.head.type)
+                for row, answer in zip(rows, predicted, strict=True):
+                    answers[row] = answer
+        return answers
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        import torch
+
+        return torch.autocast(self.device, dtype=torch.bfloat16) if self.precision == "bf16" else nullcontext()
+
+    def golden(self) -> list[tuple[Row, Row]]:
+        """The sample records of the checkpoint, each with the answer it gave when it was written."""
+        from heliostat import checkpoint
+
+        return checkpoint.golden(self.folder)
+
+    def check_golden(self, tolerance: float | None = None) -> Replay:
+        """Answer the golden requests again and compare: labels must be equal, numbers within `tolerance`.
+
+        None takes the tolerance of the precision. Raises CheckpointError naming the first difference.
+        """
+        golden = self.golden()
+        allowed = GOLDEN_TOLERANCE[self.precision] if tolerance is None else tolerance
+        try:
+            answers = self.predict([example for example, _ in golden])
+        except PredictError as error:
+            raise CheckpointError(f"checkpoint {self.folder}: a golden request is refused: {error}") from error
+        replay, place, mismatch = first_mismatch(golden, answers, allowed)
+        if mismatch:
+            raise CheckpointError(
+                f"checkpoint {self.folder} does not answer golden request {place} as when it was written: {mismatch}. "
+                "Its plugin or a library may have changed since: install the versions that trained it, or train anew."
+            )
+        return replay
+
+
+def _length(encoded: Encoded) -> int:
+    """Tokens of an example: the values of its ragged columns, and 1 at least."""
+    return max(1, sum(len(value) for value in encoded.values() if isinstance(value, np.ndarray)))
+
+
+def load(reference: str | Path, *, threads: int | None = None, precision: Precision = "fp32") -> Predictor:
+    """The model at `sentiment@champion`, `sentiment:3`, `sentiment` (the newest version) or in a checkpoint's folder.
+
+    What holds a `/` or starts with a `.` or `~` is a folder. Raises StoreError or CheckpointError.
+    """
+    return Predictor.load(locate(reference), threads=threads, precision=precision)
+
+
+def locate(reference: str | Path) -> Path:
+    """The checkpoint folder that a reference stands for. Raises StoreError naming what was probably meant."""
+    from heliostat.models import ModelStore
+
+    if isinstance(reference, Path) or "/" in reference or reference.startswith((".", "~")):
+        return Path(reference).expanduser()
+    return ModelStore().resolve(reference).folder

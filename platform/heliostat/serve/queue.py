@@ -1,0 +1,209 @@
+"""Requests wait in a bounded queue; one thread predicts as many together as a token budget allows.
+
+While one batch is predicted the next one gathers, so that batches grow with the load and a lone request never waits for
+company. Prediction runs in a thread of its own: the event loop goes on answering.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from heliostat.component import Row
+from heliostat.errors import DataError, PredictError
+from heliostat.serve.limits import Limits
+from heliostat.serve.refusal import Refusal
+
+CHARACTERS_PER_TOKEN = 4
+"""A rough English average; the budget needs an order of magnitude, and the predictor counts exactly."""
+
+log = logging.getLogger(__name__)
+
+Predict = Callable[[Sequence[Row]], list[Row]]
+
+
+def estimated_tokens(rows: Sequence[Row]) -> int:
+    """A cheap guess at the tokens of some records, from the characters in them."""
+    return sum(1 + _characters(value) // CHARACTERS_PER_TOKEN for row in rows for value in row.values())
+
+
+def _characters(value: object) -> int:
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, (list, tuple)):
+        return sum(CHARACTERS_PER_TOKEN + _characters(item) for item in value)
+    if isinstance(value, dict):
+        return sum(CHARACTERS_PER_TOKEN + _characters(item) for item in value.values())
+    return CHARACTERS_PER_TOKEN
+
+
+@dataclass(eq=False)
+class _Waiting:
+    rows: Sequence[Row]
+    tokens: int
+    deadline: float
+    """On the clock of time.monotonic()."""
+    answer: asyncio.Future[list[Row]]
+    loop: asyncio.AbstractEventLoop
+
+    def settle(self, outcome: list[Row] | Exception) -> None:
+        """Hand the outcome to the event loop that waits for it; a loop that has ended wants none."""
+        try:
+            self.loop.call_soon_threadsafe(self._settle, outcome)
+        except RuntimeError:
+            log.debug("the event loop ended before an answer came")
+
+    def _settle(self, outcome: list[Row] | Exception) -> None:
+        if self.answer.done():
+            return
+        if isinstance(outcome, Exception):
+            self.answer.set_exception(outcome)
+        else:
+            self.answer.set_result(outcome)
+
+
+class BatchingQueue:
+    """Bounded, first come first served, batched by tokens. `start` it before use and `close` it after."""
+
+    def __init__(self, predict: Predict, limits: Limits, on_batch: Callable[[int, int], None] | None = None) -> None:
+        self._predict = predict
+        self._limits = limits
+        self._on_batch = on_batch or (lambda instances, tokens: None)
+        self._waiting: deque[_Waiting] = deque()
+        self._change = threading.Condition()
+        self._closed = False
+        self._thread: threading.Thread | None = None
+        self._tokens_per_s = 1000.0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the predicting thread runs."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self) -> None:
+        """Start the predicting thread."""
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="heliostat-predict", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Answer what waits with 503 and end the thread once its batch is done."""
+        with self._change:
+            self._closed = True
+            left = list(self._waiting)
+            self._waiting.clear()
+            self._change.notify_all()
+        for waiting in left:
+            waiting.settle(_closing())
+        if self._thread is not None:
+            self._thread.join(timeout=self._limits.timeout_s)
+
+    async def submit(self, rows: Sequence[Row], *, deadline: float) -> list[Row]:
+        """One prediction a record, in order. `deadline` is on the clock of time.monotonic().
+
+        Raises Refusal: 503 when the queue is full, 504 when the deadline passes. When the caller is cancelled (its
+        client went away) the records leave the queue.
+        """
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(rows, estimated_tokens(rows), deadline, loop.create_future(), loop)
+        with self._change:
+            if self._closed or len(self._waiting) >= self._limits.max_waiting:
+                raise self._full()
+            self._waiting.append(waiting)
+            self._change.notify()
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                return await waiting.answer
+        except TimeoutError:
+            raise _late() from None
+        finally:
+            self._leave(waiting)
+
+    def _leave(self, waiting: _Waiting) -> None:
+        with self._change:
+            if waiting in self._waiting:
+                self._waiting.remove(waiting)
+
+    def _full(self) -> Refusal:
+        tokens = sum(waiting.tokens for waiting in self._waiting)
+        seconds = min(60, max(1, math.ceil(tokens / self._tokens_per_s)))
+        message = f"{self._limits.max_waiting} requests are waiting already. Try again in {seconds} s."
+        return Refusal(503, "queue_full", message, headers={"Retry-After": str(seconds)})
+
+    def _take(self) -> list[_Waiting]:
+        """The next requests within the budget, at least one; empty when the queue is closed."""
+        with self._change:
+            while not self._waiting and not self._closed:
+                self._change.wait()
+            batch: list[_Waiting] = []
+            tokens = 0
+            while self._waiting:
+                tokens += self._waiting[0].tokens
+                if batch and tokens > self._limits.max_tokens_per_batch:
+                    break
+                batch.append(self._waiting.popleft())
+            return batch
+
+    def _run(self) -> None:
+        while batch := self._take():
+            now = time.monotonic()
+            live = [waiting for waiting in batch if waiting.deadline > now and not waiting.answer.done()]
+            if live:
+                self._answer(live)
+
+    def _answer(self, batch: Sequence[_Waiting]) -> None:
+        rows = [row for waiting in batch for row in waiting.rows]
+        tokens = sum(waiting.tokens for waiting in batch)
+        started = time.monotonic()
+        try:
+            predictions = self._predict(rows)
+            if len(predictions) != len(rows):
+                raise RuntimeError(f"{len(rows)} records were predicted and {len(predictions)} predictions came back")
+        except Exception as error:
+            self._apart(batch, error)
+            return
+        seconds = max(1e-6, time.monotonic() - started)
+        self._tokens_per_s = 0.8 * self._tokens_per_s + 0.2 * tokens / seconds
+        self._on_batch(len(rows), tokens)
+        place = 0
+        for waiting in batch:
+            waiting.settle(predictions[place : place + len(waiting.rows)])
+            place += len(waiting.rows)
+
+    def _apart(self, batch: Sequence[_Waiting], error: Exception) -> None:
+        """A batch failed: predict each request alone, so that a bad record hurts no neighbour."""
+        if len(batch) > 1:
+            for waiting in batch:
+                self._answer([waiting])
+        elif isinstance(error, (DataError, PredictError)):
+            batch[0].settle(_unprocessable(error))
+        else:
+            log.error("a prediction failed: %s", type(error).__name__)
+            batch[0].settle(error)
+
+
+def _late() -> Refusal:
+    message = "The answer took longer than this deployment allows. Try again, or send less."
+    return Refusal(504, "deadline_exceeded", message)
+
+
+def _closing() -> Refusal:
+    return Refusal(503, "shutting_down", "The deployment is being stopped.", headers={"Retry-After": "1"})
+
+
+def _unprocessable(error: Exception) -> Refusal:
+    """What the predictor itself refused. A PredictError names no value; a DataError may, so its sentence stays here."""
+    if isinstance(error, PredictError) and error.problems:
+        problem = error.problems[0]
+        field = f"instances[{problem.index}]" + (f".{problem.field}" if problem.field else "")
+        return Refusal(422, "unprocessable_record", problem.rule, field)
+    return Refusal(422, "unprocessable_record", "A record cannot be encoded for this model.", "instances")

@@ -1,0 +1,39 @@
+"""The one shape in which a request is refused: `{"error": {"code", "message", "field"}}`. It repeats no input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel, Field
+from starlette.responses import JSONResponse
+
+
+class Reason(BaseModel):
+    """Why a request was refused."""
+
+    code: str = Field(description="A stable word for programs, as `text_too_long`.")
+    message: str = Field(description="A sentence for people. It never repeats what was sent.")
+    field: str | None = Field(default=None, description="Where in the body, as `instances[3].text`.")
+    request_id: str = Field(default="", description="As in the header X-Request-ID; name it when you report this.")
+
+
+class ErrorBody(BaseModel):
+    """The body of every answer that is no success."""
+
+    error: Reason
+
+
+class Refusal(Exception):
+    """A request that is answered with an error; raised anywhere below the guard, which renders it."""
+
+    def __init__(
+        self, status: int, code: str, message: str, field: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(f"{status} {code}")
+        self.status, self.code, self.message, self.field = status, code, message, field
+        self.headers = dict(headers or {})
+
+    def response(self, request_id: str) -> JSONResponse:
+        """The answer in the one shape."""
+        reason = Reason(code=self.code, message=self.message, field=self.field, request_id=request_id)
+        return JSONResponse(ErrorBody(error=reason).model_dump(), self.status, headers=self.headers)

@@ -1,0 +1,170 @@
+"""The model in training with all that moves along with it: optimiser, average, journal, checkpoints."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from heliostat import checkpoint
+from heliostat.data.plan import BatchPlan
+from heliostat.data.prepared import Prepared
+from heliostat.data.shards import Shards
+from heliostat.features import FeatureSpec
+from heliostat.model import Model, build_model
+from heliostat.run import Parts, Run
+from heliostat.train.ema import MovingAverage
+from heliostat.train.journal import Journal
+from heliostat.train.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors
+from heliostat.train.policy import Validation, best
+from heliostat.train.progress import START, Position
+from heliostat.train.saver import Saver
+from heliostat.train.update import Update
+from heliostat.train.validate import validate
+from heliostat.train.worker import Worker, state_of_effect
+
+
+@dataclass
+class Trainee:
+    """One worker's side of a training. `loop.fit` says when its methods are called."""
+
+    run: Run
+    parts: Parts
+    worker: Worker
+    folder: Path
+    train: Shards
+    valid: Shards
+    plan: BatchPlan
+    spec: FeatureSpec
+    model: Model
+    wrapped: nn.Module
+    optimizer: torch.optim.AdamW
+    average: MovingAverage | None
+    journal: Journal
+    saver: Saver
+    position: Position = START
+    pending: list[Update] = field(default_factory=list)
+    """Updates since the last row of the journal."""
+    since: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def build(cls, run: Run, prepared: Prepared, worker: Worker, folder: Path) -> Trainee:
+        """A fresh trainee; the same weights on every worker, from the run's seed."""
+        parts, settings = prepared.parts(run), run.train
+        torch.manual_seed(settings.seed)
+        model = build_model(parts.encoder, parts.head)
+        wrapped = worker.wrap(model)
+        train = prepared.shards("train")
+        return cls(
+            run=run,
+            parts=parts,
+            worker=worker,
+            folder=folder,
+            train=train,
+            valid=prepared.shards("valid"),
+            plan=BatchPlan(train.lengths, tokens_per_batch=settings.tokens_per_batch, seed=settings.seed),
+            spec=parts.encoder.spec(),
+            model=model,
+            wrapped=wrapped,
+            optimizer=build_optimizer(model, settings),
+            average=MovingAverage(model, settings.ema) if settings.ema else None,
+            journal=Journal(folder, is_writer=worker.rank == 0),
+            saver=Saver(folder / "checkpoints", settings.keep_checkpoints, is_writer=worker.rank == 0),
+        )
+
+    def restore(self) -> tuple[Position, list[Validation]]:
+        """Go on from the newest whole checkpoint of the run, if there is one: where it stood and its validations."""
+        path = checkpoint.newest(self.folder / "checkpoints")
+        if path is None:
+            return self.position, []
+        state = checkpoint.load_state(path)
+        self.parts.encoder.load_weights(self.model.encoder, path / "encoder")
+        self.model.head.load_state_dict(checkpoint.read_tensors(path / "head" / "model.safetensors"))
+        if self.average:
+            self.average.load({name: tensor.detach() for name, tensor in self.model.named_parameters()})
+        if state.weights is not None:
+            self.model.load_state_dict(state.weights)
+        load_optimizer_tensors(self.optimizer, self.model, state.optimizer)
+        self.position = Position(*state.trainer["position"])
+        return self.position, [Validation(*row) for row in state.trainer["history"]]
+
+    def log(self, update: Update, after: Position, lr: float, num_steps: int) -> None:
+        """Write a row to the journal each `train.log_every` updates: sums over them, never means of means."""
+        self.position = after
+        self.pending.append(update)
+        if after.step % self.run.train.log_every and after.step not in {1, num_steps}:
+            return
+        mine = {name: np.array(sum(each.sums[name] for each in self.pending)) for name in update.sums}
+        sums = self.worker.add_up(mine)
+        counts = {name: sum(each.counts[name] for each in self.pending) for name in update.counts}
+        losses = {name: float(sums[name]) / max(counts[name], 1e-9) for name in sums}
+        now = time.monotonic()
+        tokens = sum(each.tokens for each in self.pending)
+        row = {**losses, "lr": lr, "grad_norm": update.grad_norm, "tokens_per_s": tokens / max(1e-9, now - self.since)}
+        self.journal.write({"step": after.step, "epoch": after.epoch, "progress": after.step / num_steps, **row})
+        self.pending, self.since = [], now
+
+    def validate(self, after: Position) -> Validation:
+        """Loss and scores on the valid split, shared over the workers; by the averaged weights where there are any."""
+        with self._served():
+            scores = validate(self)
+        self.journal.write({"step": after.step, "epoch": after.epoch, **{f"valid/{k}": v for k, v in scores.items()}})
+        self.since = time.monotonic()
+        name = self.run.train.select or self.parts.head.selects
+        return Validation(after.step, -scores["loss"] if name == "loss" else scores[name])
+
+    def save(self, after: Position, history: list[Validation]) -> None:
+        """Copy what a checkpoint holds and let a background thread write it; rank 0 writes, others go on."""
+        if self.worker.rank != 0:
+            return
+        leader = best(history)
+        trainer: dict[str, Any] = {
+            "position": list(after),
+            "history": [list(row) for row in history],
+            "best_step": leader.step if leader else None,
+            "in_effect": state_of_effect(self.worker, self.run.train.precision),
+        }
+        with self._served():
+            self.model.eval()
+            golden = golden_answers(self.parts, self.model, self.worker.device)
+            served = _copies(self.model)
+        weights = _copies(self.model) if self.average else None
+        state = checkpoint.TrainingState(trainer, optimizer_tensors(self.optimizer, self.model), weights)
+        snapshot = checkpoint.Snapshot(self.run, self.parts, self.model, served, golden, state)
+        self.saver.write(after.step, snapshot, best_step=trainer["best_step"])
+
+    def close(self) -> None:
+        """Wait for what is still being written."""
+        self.saver.wait()
+        self.journal.close()
+
+    def _served(self) -> Any:
+        return _either(self.average.in_place(self.model), True) if self.average else _either(None, False)
+
+
+def _either(context: Any, is_on: bool) -> Any:
+    from contextlib import nullcontext
+
+    return context if is_on else nullcontext()
+
+
+def _copies(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
+
+
+@torch.no_grad()
+def golden_answers(parts: Parts, model: Model, device: torch.device) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """The model's answers to the head's sample records, one by one and in fp32: what every later copy must answer."""
+    from heliostat.data.collate import collate
+
+    answers = []
+    for sample in parts.head.samples:
+        encoded = parts.encoder.encode([sample])
+        batch = collate(encoded, np.zeros(1, dtype=np.uint64)).to(device)
+        answers.append((dict(sample), model.predict(batch)[0]))
+    return answers

@@ -1,0 +1,112 @@
+"""One optimiser update: each worker computes its share of a global batch, and the gradient is that of the whole."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from heliostat.batch import Batch, Draws, Ragged
+from heliostat.data.plan import micro_batches, share
+from heliostat.train.optimizer import set_lr
+from heliostat.train.progress import Position
+from heliostat.train.worker import Sums
+
+if TYPE_CHECKING:
+    from heliostat.train.trainee import Trainee
+
+
+class Update(NamedTuple):
+    """What one optimiser update did, on this worker and over all."""
+
+    sums: dict[str, float]
+    """This worker's part of each loss term."""
+    counts: dict[str, float]
+    """The count of targets of each term, over all workers."""
+    grad_norm: float
+    """Norm of the global batch's gradient, before clipping."""
+    tokens: float
+    """Tokens of the global batch."""
+    stop: bool
+    """Whether any worker was asked to stop."""
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Make dropout a function of (seed, step, rank), so that any step can be computed again."""
+    words = np.random.SeedSequence([seed, step, rank]).generate_state(2)
+    torch.manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
+
+
+def update(trainee: Trainee, rows: npt.NDArray[np.int64], position: Position, lr: float) -> Update:
+    """One optimiser update from the rows of one global batch, of which this worker computes its share."""
+    seed_step(trainee.run.train.seed, position.step, trainee.worker.rank)
+    trainee.model.train()
+    batches, is_idle = _load(trainee, rows, Draws(trainee.run.train.seed, position.epoch))
+    agreed = _agree(trainee, batches, is_idle)
+    counts = {name: float(value) for name, value in agreed.items() if not name.startswith("#")}
+    sums = _backward(trainee, batches, counts, is_idle)
+    limit = trainee.run.train.clip_norm or math.inf
+    norm = float(nn.utils.clip_grad_norm_(trainee.model.parameters(), limit, foreach=True))
+    if math.isfinite(norm):
+        set_lr(trainee.optimizer, lr)
+        trainee.optimizer.step()
+        if trainee.average:
+            trainee.average.update(trainee.model, position.step + 1)
+    trainee.optimizer.zero_grad(set_to_none=True)
+    return Update(sums, counts, norm, float(agreed["#tokens"]), bool(agreed["#stop"] > 0))
+
+
+def _load(trainee: Trainee, rows: npt.NDArray[np.int64], draws: Draws) -> tuple[list[Batch], bool]:
+    """This worker's micro-batches of a global batch. With no row for it, one row stands in and counts nothing."""
+    lengths, worker = trainee.train.lengths, trainee.worker
+    mine = share(rows, lengths, worker.rank, worker.world_size)
+    is_idle = len(mine) == 0
+    pieces = micro_batches(rows[:1] if is_idle else mine, lengths, trainee.run.train.tokens_per_micro_batch)
+    head = trainee.parts.head
+    return [
+        head.prepare(trainee.train.batch(piece), draws, trainee.spec).to(worker.device) for piece in pieces
+    ], is_idle
+
+
+def _agree(trainee: Trainee, batches: list[Batch], is_idle: bool) -> Sums:
+    """Counts of targets and tokens over all workers, and whether one was asked to stop: one exchange a step."""
+    mine: dict[str, float] = dict.fromkeys(trainee.parts.head.counts(batches[0]), 0.0)
+    mine |= {"#tokens": 0.0, "#stop": float(trainee.worker.should_stop())}
+    for batch in [] if is_idle else batches:
+        for name, count in trainee.parts.head.counts(batch).items():
+            mine[name] += count
+        mine["#tokens"] += float(batch_tokens(batch))
+    return trainee.worker.add_up({name: np.array(value) for name, value in mine.items()})
+
+
+def _backward(trainee: Trainee, batches: list[Batch], counts: dict[str, float], is_idle: bool) -> dict[str, float]:
+    """Leave the gradient of the global batch in the parameters; return this worker's loss sums.
+
+    Each term is divided by its count over all workers, and multiplied by their number as DDP averages: the gradient
+    is that of the whole batch, however many workers and micro-batches it was cut into.
+    """
+    weights = trainee.parts.head.weights()
+    sums = dict.fromkeys(counts, 0.0)
+    for place, batch in enumerate(batches):
+        is_last = place == len(batches) - 1
+        with nullcontext() if is_last else trainee.worker.accumulating(trainee.wrapped):
+            with torch.autocast(trainee.worker.device.type, torch.bfloat16, trainee.run.train.precision == "bf16"):
+                terms = cast(dict[str, Tensor], trainee.wrapped(batch))
+            scale = 0.0 if is_idle else float(trainee.worker.world_size)
+            total = torch.stack(
+                [terms[name] * (scale * weights.get(name, 1.0) / max(counts[name], 1e-9)) for name in terms]
+            ).sum()
+            total.backward()  # type: ignore[no-untyped-call]
+        for name, value in terms.items() if not is_idle else ():
+            sums[name] += float(value.detach())
+    return sums
+
+
+def batch_tokens(batch: Batch) -> int:
+    """Values in the widest ragged column of a batch, or its examples where there is none."""
+    return max([len(batch), *(sum(col.lengths) for col in batch.columns.values() if isinstance(col, Ragged))])

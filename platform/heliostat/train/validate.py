@@ -1,0 +1,63 @@
+"""Loss and scores on the valid split during training, from sums over all workers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from heliostat.batch import Draws
+from heliostat.data.plan import micro_batches
+from heliostat.plugin import TaskHead
+from heliostat.train.worker import Sums
+
+if TYPE_CHECKING:
+    from heliostat.train.trainee import Trainee
+
+_TALLY = "tally/"
+
+
+@torch.no_grad()
+def validate(trainee: Trainee) -> dict[str, float]:
+    """`loss` (terms weighted and added), each term, and the head's scores, over the whole valid split."""
+    head, worker = trainee.parts.head, trainee.worker
+    trainee.model.eval()
+    rows = np.arange(worker.rank, len(trainee.valid), worker.world_size)
+    by_length = rows[np.argsort(trainee.valid.lengths[rows], kind="stable")]
+    pieces = micro_batches(by_length, trainee.valid.lengths, trainee.run.train.tokens_per_micro_batch)
+    sums = _zeros(trainee)
+    for piece in pieces:
+        for name, value in _sums_of(trainee, piece).items():
+            sums[name] = sums[name] + value
+    total = worker.add_up(sums)
+    terms = {
+        name.removeprefix("sum/"): float(value) / max(float(total["count/" + name.removeprefix("sum/")]), 1e-9)
+        for name, value in total.items()
+        if name.startswith("sum/")
+    }
+    weights = head.weights()
+    loss = sum(weights.get(name, 1.0) * value for name, value in terms.items())
+    tally = {name.removeprefix(_TALLY): value for name, value in total.items() if name.startswith(_TALLY)}
+    return {**terms, "loss": loss, **(head.scores(tally) if tally else {})}
+
+
+def _zeros(trainee: Trainee) -> Sums:
+    """Zero sums of every name and shape, so that a worker without rows still joins in the adding up."""
+    if not len(trainee.valid):
+        return {}
+    return {name: np.zeros_like(value) for name, value in _sums_of(trainee, np.zeros(1, dtype=np.int64)).items()}
+
+
+def _sums_of(trainee: Trainee, rows: np.typing.NDArray[np.int64]) -> Sums:
+    head, worker, model = trainee.parts.head, trainee.worker, trainee.model
+    # The same draws in every validation, so that scores can be compared.
+    batch = head.prepare(trainee.valid.batch(rows), Draws(trainee.run.train.seed, 0), trainee.spec).to(worker.device)
+    with torch.autocast(worker.device.type, torch.bfloat16, trainee.run.train.precision == "bf16"):
+        has_tally = type(head).tally is not TaskHead.tally
+        losses, predictions = model.validate(batch, predict=has_tally)
+    sums = {f"sum/{name}": np.array(float(value)) for name, value in losses.items()}
+    sums |= {f"count/{name}": np.array(count) for name, count in head.counts(batch).items()}
+    if has_tally:
+        sums |= {_TALLY + name: value for name, value in head.tally(batch, predictions).items()}
+    return sums

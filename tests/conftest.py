@@ -1,0 +1,96 @@
+"""What several rings share: a checkpoint of a tiny model, made once a session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from heliostat.testing.distribution import on_path, write_dist_info
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+_PLUGIN = '''
+"""A plugin of two components, for tests: a line of text in, a mood out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from heliostat.plugin import Classification, DataAdapter, Registry, Row
+
+
+class Lines(DataAdapter):
+    """Records that are examples already."""
+
+    def examples(self, rows: Iterator[Row]) -> Iterator[Row]:
+        yield from rows
+
+
+class Mood(Classification):
+    """Whether a line is glad, sad or neither."""
+
+    class Config(Classification.Config):
+        labels: tuple[str, ...] | None = ("glad", "plain", "sad")
+
+    samples = ({"text": "what a lovely morning"}, {"text": "nothing works and it rains"}, {"text": "the bus is green"})
+    notice = "Made for tests."
+
+
+def register(registry: Registry) -> None:
+    registry.add("lines", Lines)
+    registry.add("mood", Mood)
+'''
+
+LINES = [
+    ("a lovely day and a warm sun", "glad"),
+    ("we laughed until the evening", "glad"),
+    ("the table has four legs", "plain"),
+    ("the train leaves at nine", "plain"),
+    ("he lost his keys and his mind", "sad"),
+    ("rain again and nobody called", "sad"),
+]
+
+
+@pytest.fixture(scope="session")
+def tiny_plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The plugin `tiny` (tiny.lines, tiny.mood), installed for the session, for child processes too."""
+    site = tmp_path_factory.mktemp("tiny_site")
+    package = site / "heliostat_tiny"
+    package.mkdir()
+    (package / "__init__.py").write_text(_PLUGIN, encoding="utf-8")
+    write_dist_info(site, "tiny", "heliostat_tiny:register")
+    with on_path(site):
+        yield "tiny"
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tiny_plugin: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole checkpoint of tiny.mood over core.text (32 wide, untrained weights), with golden answers and a state."""
+    import torch
+    from heliostat import checkpoint
+    from heliostat.model import build_model
+    from heliostat.run import build, check
+    from heliostat.train.trainee import golden_answers
+
+    torch.manual_seed(7)
+    run = check(
+        {
+            "name": "mood",
+            "data": {"adapter": f"{tiny_plugin}.lines", "source": "lines.csv"},
+            "encoder": {"type": "core.text", "preset": "tiny", "max_tokens": 64},
+            "head": f"{tiny_plugin}.mood",
+        }
+    )
+    examples = [{"text": text, "label": label} for text, label in LINES]
+    parts = build(run)
+    parts.encoder.fit(examples)
+    parts.head.fit(examples)
+    model = build_model(parts.encoder, parts.head).eval()
+    torch.nn.init.normal_(model.head.linear.weight, std=1.0)  # answers that differ from each other
+    golden = golden_answers(parts, model, torch.device("cpu"))
+    state = checkpoint.TrainingState({"position": [6, 1, 0]}, {"step": torch.ones(3)}, None)
+    folder = tmp_path_factory.mktemp("checkpoints") / "step-00000006"
+    checkpoint.save(folder, checkpoint.Snapshot(run, parts, model, model.state_dict(), golden, state))
+    return folder
