@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from heliostat.testing.distribution import on_path, write_dist_info
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -69,6 +70,7 @@ def tiny_plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def tiny_checkpoint(tiny_plugin: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole checkpoint of tiny.mood over core.text (32 wide, untrained weights), with golden answers and a state."""
     import torch
+
     from heliostat import checkpoint
     from heliostat.model import build_model
     from heliostat.run import build, check

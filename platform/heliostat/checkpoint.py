@@ -137,8 +137,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         if manifest["format"] != _FORMAT:
             raise CheckpointError(f"checkpoint {folder} has format {manifest['format']}; this version reads {_FORMAT}.")
+        for entry in manifest["files"].values():
+            _ = entry["size"], entry["sha256"]
         return dict(manifest)
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"checkpoint {folder} has a damaged manifest.json. Take an earlier one.") from error
 
 

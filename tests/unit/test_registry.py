@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from heliostat import registry
 from heliostat.errors import PluginError
 from heliostat.plugin import Component, DataAdapter, Registry, Settings, TaskHead
@@ -46,7 +47,10 @@ BROKEN = {
     "asks": ("input('?')", "EOFError"),
     "empty": ("", "AttributeError"),
     "hangs": ("import time; time.sleep(600)", "its import took over 2 s"),
-    "spawns": ("import subprocess, time; subprocess.Popen(['sleep', '600']); time.sleep(600)", "its import took over 2 s"),
+    "spawns": (
+        "import subprocess, time; subprocess.Popen(['sleep', '600']); time.sleep(600)",
+        "its import took over 2 s",
+    ),
     "wrong": ("def register(registry):\n    registry.add('Not A Name', object)", "lower-case letters"),
     "taken": (GOOD + "    registry.add('wines', Wines)", "registered twice"),
 }
@@ -75,7 +79,9 @@ def test_naming_one_component_imports_no_neighbour(install: Callable[..., Path])
     assert "heliostat_neighbour" not in sys.modules
 
 
-def test_a_hanging_import_ends_in_this_process_too(install: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_import_ends_in_this_process_too(
+    install: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(registry, "IMPORT_TIMEOUT_S", 1)
     install("hangs", "import time\ntime.sleep(600)")
     started = time.monotonic()

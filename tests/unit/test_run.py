@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from heliostat.errors import PluginError, RunError
-from heliostat.run import HashSplit, Run, TimeSplit, build, check, load, locate, nested, read, render, runs
-from heliostat.yaml12 import parse
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+
+from heliostat.errors import PluginError, RunError
+from heliostat.run import HashSplit, Run, TimeSplit, build, check, load, locate, nested, read, render, runs
+from heliostat.yaml12 import parse
 
 DOMAIN = """
 from heliostat.plugin import Column, DataAdapter, Encoder, FeatureSpec, Field, PooledFeatures, Settings, TaskHead
@@ -179,7 +180,8 @@ def test_a_value_of_another_kind_is_refused_with_what_was_found(wine: Path, key:
 
 
 @pytest.mark.parametrize(
-    "name", ["", ".", "..", "a/b", "../a", "/etc", "a\\b", "A", "a b", "a\n", "-a", "a.", "é", "a" * 65, "nul\0", "~", "$HOME"]
+    "name",
+    ["", ".", "..", "a/b", "../a", "/etc", "a\\b", "A", "a b", "a\n", "-a", "a.", "é", "a" * 65, "nul\0", "~", "$HOME"],
 )
 def test_a_name_that_could_leave_its_folder_is_refused(wine: Path, name: str) -> None:
     assert "lower-case letters" in sentences(changed(name=name))["name"]
@@ -203,7 +205,10 @@ def test_splits_leave_something_to_train_on(wine: Path) -> None:
 
 def test_an_encoder_and_a_head_that_do_not_fit_are_refused(wine: Path) -> None:
     rule = sentences(changed(head__type="wine.tokens"))[""]
-    assert rule == "wine.tokens needs TokenFeatures and wine.pooled gives PooledFeatures. Choose an encoder that gives TokenFeatures."
+    assert (
+        rule
+        == "wine.tokens needs TokenFeatures and wine.pooled gives PooledFeatures. Choose an encoder that gives TokenFeatures."
+    )
 
 
 @pytest.mark.parametrize("values", [None, [], "x", 3])

@@ -3,10 +3,11 @@ from __future__ import annotations
 import math
 
 import pytest
-from heliostat.errors import RunError
-from heliostat.yaml12 import parse
 from hypothesis import given
 from hypothesis import strategies as st
+
+from heliostat.errors import RunError
+from heliostat.yaml12 import parse
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,9 @@ def test_broken_form_says_where() -> None:
     assert "line 3" in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["!!python/object/apply:os.system ['true']", "!!python/name:os.system", "a: !custom 1"])
+@pytest.mark.parametrize(
+    "text", ["!!python/object/apply:os.system ['true']", "!!python/name:os.system", "a: !custom 1"]
+)
 def test_no_tag_builds_an_object(text: str) -> None:
     with pytest.raises(RunError):
         parse(text, "run.yaml")

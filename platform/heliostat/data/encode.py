@@ -1,4 +1,4 @@
-"""Examples -> encoded examples: the encoder's columns beside the head's targets, a bad one set apart with its reason."""
+"""Examples -> encoded examples: the encoder's columns beside the head's targets, a bad one with its reason instead."""
 
 from __future__ import annotations
 
@@ -33,11 +33,13 @@ class _Misfit(DataError):
 
 
 def _merged(encoder: Encoder, head: TaskHead, examples: Sequence[Row]) -> list[Encoded]:
-    inputs, targets = encoder.encode(examples), head.encode(examples)
+    inputs, targets = encoder.encode(examples), head.encode(examples, encoder.spec())
     for component, encoded in ((encoder, inputs), (head, targets)):
         if len(encoded) != len(examples):
             name = type(component).__name__
-            raise _Misfit(f"{name}.encode gave {len(encoded)} results for {len(examples)} examples; it must give one each.")
+            raise _Misfit(
+                f"{name}.encode gave {len(encoded)} results for {len(examples)} examples; it must give one each."
+            )
     clash = sorted(set(inputs[0]) & set(targets[0])) if examples else []
     if clash:
         raise _Misfit(

@@ -36,7 +36,7 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True)
 class ExampleMaker:
-    """Turns groups of raw records into examples, or into rejects with a reason. Pure; it may be sent to other processes."""
+    """Turns groups of raw records into examples, or rejects with a reason. Pure; it may be sent to other processes."""
 
     adapter: DataAdapter
     head: TaskHead
@@ -176,4 +176,6 @@ class Identities:
         copy = self._seen.get(digest, 0)
         self._seen[digest] = copy + 1
         self.num_repeated += copy > 0
-        return int.from_bytes(hashlib.blake2b(digest, digest_size=8, salt=copy.to_bytes(16, "little")).digest(), "little")
+        return int.from_bytes(
+            hashlib.blake2b(digest, digest_size=8, salt=copy.to_bytes(16, "little")).digest(), "little"
+        )

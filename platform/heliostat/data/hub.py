@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ def _cache(address: str) -> Path:
 
 
 def fetch(source: str, address: str) -> Path:
-    """Download a data set (`owner/name`, or `owner/name@revision`) and keep it. Raises DataError when it cannot be had."""
+    """Download a data set (`owner/name`, or `owner/name@revision`) and keep it. Raises DataError when that fails."""
     if Path(address).expanduser().is_dir():
         return Path(address).expanduser()
     if not _ID.match(address):
@@ -90,7 +90,7 @@ class HubSource:
         """The columns of its splits, and `split` where there are several."""
         kinds: dict[str, str] = {}
         for data in self._splits.values():
-            named = {name: "string" for name in _class_names(data)}
+            named = dict.fromkeys(_class_names(data), "string")
             kinds |= dict(zip(data.column_names, map(str, data.features.arrow_schema.types), strict=True)) | named
         return kinds | ({"split": "string"} if len(self._splits) > 1 else {})
 
@@ -99,7 +99,11 @@ class HubSource:
         names = self.columns()
         for split, data in self._splits.items():
             read = _class_names(data)
-            added = {"split": _SPLIT_NAMES.get(split, split)} if "split" in names and "split" not in data.column_names else {}
+            added = (
+                {"split": _SPLIT_NAMES.get(split, split)}
+                if "split" in names and "split" not in data.column_names
+                else {}
+            )
             number = 0
             for batch in data.with_format(None).iter(batch_size=_ROWS):
                 for values in zip(*batch.values(), strict=True):
@@ -123,5 +127,10 @@ _SPLIT_NAMES = {"validation": "valid"}
 
 def _class_names(data: Any) -> dict[str, Callable[[Any], Any]]:
     """The columns that hold class numbers, each with what gives a number its name."""
-    named = {name: feature for name, feature in data.features.items() if hasattr(feature, "int2str")}
-    return {name: lambda value, of=feature: None if value is None or value < 0 else of.int2str(value) for name, feature in named.items()}
+    return {
+        name: partial(_class_name, feature) for name, feature in data.features.items() if hasattr(feature, "int2str")
+    }
+
+
+def _class_name(feature: Any, value: int | None) -> str | None:
+    return None if value is None or value < 0 else str(feature.int2str(value))

@@ -22,7 +22,7 @@ CODE_VERSION = 1
 
 
 def data_key(run: Run, source: Source) -> str:
-    """32 hexadecimal digits (BLAKE2b) of the source's content, the settings that shape the data, and the code's version."""
+    """32 hexadecimal digits: BLAKE2b of the source's content, the settings that shape the data, the code's version."""
     settings = run.dump()
     named = [(run.data.adapter.type, DataAdapter), (run.encoder.type, Encoder), (run.head.type, TaskHead)]
     made_of: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Texts that stand in two splits: equal ones by their normalised form, near ones by MinHash and a check of each candidate.
+"""Texts that stand in two splits: equal ones by their normalised form, near ones by MinHash and a check of each.
 
 Near means a Jaccard similarity of 0.8 or more between the sets of 5-character shingles. Candidates come from MinHash
 signatures cut into b=8 bands of r=4 values (Broder 1997; Leskovec, Rajaraman and Ullman, Mining of Massive Datasets,

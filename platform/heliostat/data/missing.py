@@ -9,7 +9,19 @@ from heliostat.errors import DataError
 from heliostat.plugin import DataAdapter
 
 _ALIKE = (
-    {"text", "review", "review_text", "review_body", "body", "content", "sentence", "comment", "message", "document", "tweet"},
+    {
+        "text",
+        "review",
+        "review_text",
+        "review_body",
+        "body",
+        "content",
+        "sentence",
+        "comment",
+        "message",
+        "document",
+        "tweet",
+    },
     {"label", "class", "category", "target", "sentiment", "polarity", "y"},
     {"rating", "stars", "star_rating", "score", "grade"},
     {"user", "user_id", "customer", "customer_id", "account", "member"},
@@ -58,7 +70,9 @@ def missing(absent: Mapping[str, str], columns: Mapping[str, str], adapter: Data
         guess = guess_column(column, columns)
         hint = f" Did you mean '{guess}'?" if guess else ""
         if setting:
-            way_out = f" Set {setting}={guess or '<column>'}." if setting != "evaluate.slices" else " Set evaluate.slices."
+            way_out = (
+                f" Set {setting}={guess or '<column>'}." if setting != "evaluate.slices" else " Set evaluate.slices."
+            )
         else:
             way_out = f" {type(adapter).__name__} reads it by this name: rename the column, or make the name a setting."
         lines.append(f"{setting + ': ' if setting else ''}the source has no column '{column}'.{hint}{way_out}")

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from heliostat.component import Row
 from heliostat.data.fingerprint import write_whole
 from heliostat.data.shards import Shards
+from heliostat.data.stored import Stored, read_stored
 from heliostat.errors import DataError
 from heliostat.run import Parts, Run, build
 
@@ -70,17 +71,13 @@ class Prepared:
 
     def examples(self, split: Split) -> Iterator[Row]:
         """The examples of a split in the row order of its shards, with the columns carried along for slices."""
-        for record in self.records(split):
-            yield {**json.loads(record["carried"] or "{}"), **json.loads(record["example"])}
+        for stored in self.stored(split):
+            yield {**json.loads(stored.carried), **stored.values}
 
-    def records(self, split: Split) -> Iterator[Row]:
-        """The examples of a split as they are stored: id, file, row, example (JSON) and carried (JSON)."""
-        import pyarrow.parquet as parquet
-
+    def stored(self, split: Split) -> Iterator[Stored]:
+        """The examples of a split in the row order of its shards, each with its id and place."""
         for path in sorted((self.folder / "examples").glob(f"{split}*.parquet")):
-            with parquet.ParquetFile(path) as file:
-                for batch in file.iter_batches(batch_size=4096):
-                    yield from batch.to_pylist()
+            yield from read_stored(path)
 
     def parts(self, run: Run) -> Parts:
         """The components of `run`, with what was fitted when these data were prepared."""

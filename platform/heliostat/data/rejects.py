@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -13,7 +13,7 @@ from heliostat.errors import DataError
 
 
 class Place(NamedTuple):
-    """Where a raw record lies: a file of the source and the number of the record in it, from 1 (headers do not count)."""
+    """Where a raw record lies: a file of the source and the record's number in it, from 1 (headers do not count)."""
 
     file: str
     row: int
@@ -36,18 +36,18 @@ class RejectLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.reasons: Counter[str] = Counter()
-        self.first: Reject | None = None
 
     def __enter__(self) -> Self:
         self._file = self.path.open("w", encoding="utf-8")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._file.close()
 
     def add(self, reject: Reject) -> None:
         """Record one reject."""
-        self.first = self.first or reject
         self.reasons[reject.reason] += 1
         line = {"file": reject.place.file, "row": reject.place.row, "reason": reject.reason}
         self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -57,24 +57,38 @@ class RejectLog:
         for reject in rejects:
             self.add(reject)
 
+    def flush(self) -> None:
+        """Bring what was recorded to the file."""
+        self._file.flush()
+
     @property
     def total(self) -> int:
         """Records left out so far."""
         return self.reasons.total()
 
-    def too_many(self, num_records: int, max_rejected: float) -> bool:
-        """Whether the share of rejects is past what the run allows."""
-        return self.total > max_rejected * num_records
 
-    def refuse(self, num_records: int, max_rejected: float, kept_at: Path) -> DataError:
-        """The error that stops a run with too many rejects: counts, the most frequent reasons, the way out."""
-        top = "; ".join(f"{count} x {reason}" for reason, count in self.reasons.most_common(3))
-        first = f" The first is {self.first.place}." if self.first else ""
-        return DataError(
-            f"{self.total} of {num_records} records are rejected, more than data.max_rejected={max_rejected:g} allows. "
-            f"Most frequent: {top}.{first} All are listed in {kept_at}. "
-            f"Mend the source or the adapter, or allow more with data.max_rejected={_allow(self.total, num_records):g}."
-        )
+def check_rejects(
+    num_rejected: int,
+    num_records: int,
+    max_rejected: float,
+    reasons: Mapping[str, int],
+    listed_in: Path,
+    explain: Callable[[], str] | None = None,
+) -> None:
+    """Raise DataError when the share of rejects is past `max_rejected`: counts, frequent reasons, the way out.
+
+    `explain` may find a sentence that names the one cause behind them; it is asked only then.
+    """
+    if num_rejected <= max_rejected * num_records:
+        return
+    cause = explain() if explain else ""
+    top = "; ".join(f"{count} x {reason}" for reason, count in list(reasons.items())[:3])
+    refusal = (
+        f"{num_rejected} of {num_records} records are rejected, more than data.max_rejected={max_rejected:g} allows. "
+        f"Most frequent: {top}. Their places and reasons are listed in {listed_in}. "
+        f"Mend the source or the adapter, or allow more with data.max_rejected={_allow(num_rejected, num_records):g}."
+    )
+    raise DataError(f"{cause}\n{refusal}" if cause else refusal)
 
 
 def _allow(rejected: int, num_records: int) -> float:

@@ -123,12 +123,17 @@ class FileSource:
         """The records, file after file. Raises DataError when a file cannot be read, or when there is no record."""
         empty = True
         for file in self.files:
-            added = {self.options.file_column: file.name.partition(".")[0]} if self.options.file_column else {}
-            for number, row in rows_of(file, self.options, self._columns):
+            for record in self.rows_in(file):
                 empty = False
-                yield Place(file.name, number), row if isinstance(row, RejectedRecord) else self._whole(row, added)
+                yield record
         if empty:
             raise DataError(f"data.source={self.source}: has no records, only columns ({', '.join(self._columns)}).")
+
+    def rows_in(self, file: SourceFile) -> Records:
+        """The records of one of the files, with the columns of all."""
+        added = {self.options.file_column: file.name.partition(".")[0]} if self.options.file_column else {}
+        for number, row in rows_of(file, self.options, self._columns):
+            yield Place(file.name, number), row if isinstance(row, RejectedRecord) else self._whole(row, added)
 
     def _whole(self, row: Row, added: Row) -> Row:
         return {name: _cell(row.get(name)) for name in self._columns} | added
@@ -183,7 +188,8 @@ def _on_disk(address: str, base: Path, source: str) -> list[Path]:
             raise DataError(f"data.source={source}: the folder holds no file that ends in {', '.join(SUFFIXES)}.")
         return found
     if glob.has_magic(address):
-        found = sorted(Path(match) for match in glob.glob(str(path), recursive=True) if Path(match).is_file())
+        matches = map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207  (an absolute pattern)
+        found = sorted(match for match in matches if match.is_file())
         if not found:
             raise DataError(f"data.source={source}: no file fits this pattern.{_near(path)}")
         return found
@@ -217,7 +223,7 @@ def _in_package(address: str, source: str) -> list[Path]:
     folders = list(spec.submodule_search_locations or ()) if spec else []
     if not folders:
         raise DataError(
-            f"data.source={source}: no installed package is named '{package}'. Install the plugin that carries the data, "
-            f"as in 'pip install -e plugins/<plugin>'."
+            f"data.source={source}: no installed package is named '{package}'. Install the plugin that carries "
+            f"the data, as in 'pip install -e plugins/<plugin>'."
         )
     return _on_disk(inside, Path(folders[0]), source)

@@ -7,15 +7,17 @@ import json
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from heliostat.component import Row, closest
-from heliostat.data.prepared import SPLITS, Split
 from heliostat.errors import DataError, RejectedRecord
 from heliostat.run import ColumnSplit, HashSplit, LastSplit, SplitSettings, TimeSplit
+
+Split = Literal["train", "valid", "test"]
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
 _ALIASES = {
     "training": "train", "validation": "valid", "val": "valid", "dev": "valid", "development": "valid",
@@ -47,7 +49,9 @@ def key_of(split: SplitSettings, values: Row, takes: Sequence[str]) -> Any:
 def unit(key: Sequence[Any]) -> float:
     """A number in [0, 1) that depends on nothing but the key; texts count by their normalised form."""
     parts = [normalised(part) if isinstance(part, str) else part for part in key]
-    digest = hashlib.blake2b(json.dumps(parts, ensure_ascii=False, sort_keys=True).encode(), digest_size=8, person=b"split")
+    digest = hashlib.blake2b(
+        json.dumps(parts, ensure_ascii=False, sort_keys=True).encode(), digest_size=8, person=b"split"
+    )
     return (int.from_bytes(digest.digest(), "little") >> 11) * 2.0**-53
 
 
@@ -88,15 +92,12 @@ def _by_time(split: TimeSplit, keys: Sequence[Any]) -> npt.NDArray[np.int64]:
     ordered = _sorted(keys, f"data.split.column: '{split.column}'")
     cuts = [round(len(keys) * share) for share in (1.0 - split.valid - split.test, 1.0 - split.test)]
     first_valid, first_test = (ordered[cut] if cut < len(keys) else None for cut in cuts)
-    sides = [
-        2 if first_test is not None and key >= first_test else 1 if first_valid is not None and key >= first_valid else 0
-        for key in keys
-    ]
-    return np.array(sides)
+    # A cut past the end bounds nothing: then no key is that new.
+    return np.array([sum(first is not None and key >= first for first in (first_valid, first_test)) for key in keys])
 
 
 def _last(split: LastSplit, keys: Sequence[Any]) -> npt.NDArray[np.int64]:
-    """Each user's newest example is tested on, the one before it chosen on; a user with fewer than three only trains."""
+    """Per user the newest is tested on, the one before it chosen on; a user with fewer than three only trains."""
     users: dict[str, list[int]] = {}
     for index, (user, _) in enumerate(keys):
         users.setdefault(user, []).append(index)
@@ -118,7 +119,7 @@ def _sorted(values: Sequence[Any], what: str) -> list[Any]:
 
 
 _MEND = {
-    "hash": "Raise data.split.valid and data.split.test, give more examples, or choose a data.split.key with more values.",
+    "hash": "Raise data.split.valid and data.split.test, give more examples, or take a finer data.split.key.",
     "time": "Raise data.split.valid and data.split.test, or choose a data.split.column with more moments.",
     "last": "Users need three examples or more; check data.split.key, or take data.split.by=hash.",
     "column": "Mark some examples with that split in the source, or take data.split.by=hash.",

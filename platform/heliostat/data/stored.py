@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -47,7 +47,9 @@ class StoredWriter:
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
         text, whole = pa.string(), pa.int64()
-        self._schema = pa.schema([("id", pa.uint64()), ("file", text), ("row", whole), ("example", text), ("carried", text)])
+        self._schema = pa.schema(
+            [("id", pa.uint64()), ("file", text), ("row", whole), ("example", text), ("carried", text)]
+        )
         self._file = parquet.ParquetWriter(self.path, self._schema)
         self._pending: list[Stored] = []
         return self
@@ -67,20 +69,30 @@ class StoredWriter:
         self._file.write_table(pa.table([list(column) for column in columns], schema=self._schema))
         self._pending = []
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None:
             self._flush()
         self._file.close()
 
 
-def read_stored(path: Path) -> Iterator[Stored]:
-    """The examples of one file, in order."""
+def read_stored(path: Path, row_groups: Sequence[int] | None = None) -> Iterator[Stored]:
+    """The examples of one file, or of some of its row groups, in order."""
     import pyarrow.parquet as parquet
 
     with parquet.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=_ROWS):
+        for batch in file.iter_batches(batch_size=_ROWS, row_groups=row_groups):
             for id, name, row, example, carried in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 yield Stored(id, Place(name, row), example, carried)
+
+
+def num_row_groups(path: Path) -> int:
+    """The row groups of one file."""
+    import pyarrow.parquet as parquet
+
+    with parquet.ParquetFile(path) as file:
+        return int(file.num_row_groups)
 
 
 def read_values(path: Path) -> Iterator[Row]:

@@ -42,8 +42,7 @@ class Layout(NamedTuple):
         starts = np.concatenate([[0], np.cumsum(ordered)])
         positions = np.arange(starts[-1]) - np.repeat(starts[:-1], ordered)
         runs = ((length, len(list(run))) for length, run in groupby(ordered.tolist()))
-        # One empty run keeps a batch without examples in the graph, so that its gradients are zeros and not missing.
-        groups = tuple((count, length) for length, count in runs) or ((0, 1),)
+        groups = tuple((count, length) for length, count in runs)
         places = back = None
         if not np.array_equal(order, np.arange(len(order))):
             where = np.repeat((np.cumsum(given) - given)[order], ordered) + positions

@@ -84,7 +84,7 @@ def fetch_files(address: str, *, max_tokens: int, dropout: float | None) -> Text
 
     Raises RunError for an address, a tokenizer or a model that cannot be used.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import MODEL_MAPPING, AutoConfig, AutoTokenizer
 
     source = resolve(address)
     try:
@@ -95,7 +95,10 @@ def fetch_files(address: str, *, max_tokens: int, dropout: float | None) -> Text
         raise _problem(address, f"does not load: {reason}") from None
     if not tokenizer.is_fast:
         raise _problem(address, "has a tokenizer in Python only; one with a tokenizer.json is needed.")
+    if type(config) not in MODEL_MAPPING:
+        raise _problem(address, f"is a '{config.model_type}', which transformers has no plain model for.")
     _check(address, config, tokenizer, max_tokens)
+    config.architectures = [MODEL_MAPPING[type(config)].__name__]
     if dropout is not None:
         known = [name for name in _DROPOUTS if hasattr(config, name)]
         if not known:

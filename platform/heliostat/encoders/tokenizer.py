@@ -71,7 +71,7 @@ def tokenizer_config(max_tokens: int) -> dict[str, Any]:
 
 
 def read_tokenizer(text: str, max_tokens: int) -> Tokenizer:
-    """The tokenizer in a `tokenizer.json`: it cuts at `max_tokens`, pads nothing and takes `[SEP]` in a text as text."""
+    """The tokenizer in a `tokenizer.json`: it cuts at `max_tokens`, pads nothing, takes `[SEP]` in a text as text."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_str(text)

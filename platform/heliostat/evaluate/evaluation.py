@@ -83,7 +83,8 @@ def evaluate(
 ) -> Report:
     """Score a model on a split, beside its baselines, and write `report.html`, `report.json` and `predictions.parquet`.
 
-    Baselines are fitted on the train split and answer the same rows. `curves` is the `metrics.jsonl` of the training.
+    Baselines are fitted on the train split and answer the same rows. `curves` is the `metrics.jsonl` of the training,
+    whose folder is named by `run_id` where that is not given.
     Raises DataError when the split is empty, the head has no metrics, or a slice's column is missing.
     """
     head, settings = predictor.head, predictor.run.evaluate
@@ -98,10 +99,13 @@ def evaluate(
     answers = {MODEL: _answer(predictor.predict, head, examples, "model", on_progress)}
     train = list(prepared.examples("train")) if _baselines(predictor) else []
     for address, baseline in _baselines(predictor).items():
+        if on_progress:
+            on_progress(address, 0, len(examples))
         baseline.fit(train, head)
         answers[address] = _answer(baseline.predict, head, examples, address, on_progress)
     predictions = tabulate(head, prepared.shards(split).ids, examples, answers, settings.slices)
     out.mkdir(parents=True, exist_ok=True)
+    run_id = run_id or (curves.absolute().parent.name if curves else None)
     report = _report(predictor, prepared, predictions, examples, metrics, split, out, run_id)
     predictions.write(report.table)
     report.write_json()

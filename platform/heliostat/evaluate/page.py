@@ -24,6 +24,16 @@ MAX_CLASSES = 60
 """Classes up to which a confusion matrix can be read."""
 
 
+class Leak(NamedTuple):
+    """Texts of one split that also stand in another."""
+
+    here: str
+    there: str
+    checked: int
+    exact: int
+    near: int
+
+
 class SlicePlot(NamedTuple):
     """The slices of one column."""
 
@@ -52,7 +62,7 @@ def write_page(report: Report, head: TaskHead, predictions: Predictions, curves:
         slice_plots=list(_slice_plots(report)),
         curves=_curves(report, curves),
         settings=list(flat(report.run)),
-        leakage=list(flat(report.leakage)),
+        leaks=list(_leaks(report)),
         better=better,
         **_classification(head, predictions),
     )
@@ -110,15 +120,22 @@ def better(metric: str, difference: Interval) -> bool | None:
     return (difference.value < 0) if metric.endswith("_error") else (difference.value > 0)
 
 
+def _leaks(report: Report) -> Iterator[Leak]:
+    for pair, found in report.leakage.items():
+        here, slash, there = pair.partition("/")
+        if slash and isinstance(found, Mapping):
+            yield Leak(here, there, *(int(found.get(key, 0)) for key in ("checked", "exact", "near")))
+
+
 def _notes(report: Report) -> Iterator[str]:
     every = {"": report.scores, **{f" of {address}": scores for address, scores in report.baselines.items()}}
     for owner, scores in every.items():
         for name, score in scores.items():
-            if score.left_out:
-                yield (
-                    f"{metric_name(name)}{owner}: undefined on {score.left_out:,} of {report.resamples:,} resamples, "
-                    "which its interval leaves out."
-                )
+            if score.left_out == report.resamples:
+                yield f"{metric_name(name)}{owner} is undefined on these rows."
+            elif score.left_out:
+                some = f"{score.left_out:,} of {report.resamples:,} resamples"
+                yield f"{metric_name(name)}{owner} is undefined on {some}, which its interval leaves out."
 
 
 def metric_name(name: str) -> str:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Values = npt.NDArray[np.float64]
+
 INK, MUTED, RULE = "#1d2733", "#66727f", "#dfe4ea"
 BLUE, AMBER, SKY = "#1f5fae", "#c77700", "#8fb4e3"
 
@@ -85,10 +87,14 @@ def confusion(counts: npt.NDArray[np.int64], labels: Sequence[str]) -> str:
     with _figure(side + 0.5, side, out) as figure:
         axes = figure.subplots()
         shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-        axes.imshow(shares, cmap=_blues(), vmin=0, vmax=1)
+        # Not imshow: it would put a bitmap into the page.
+        edges = np.arange(size + 1) - 0.5
+        axes.pcolormesh(edges, edges, shares, cmap=_blues(), vmin=0, vmax=1, edgecolors="white", linewidth=1.5)
+        axes.set_ylim(size - 0.5, -0.5)
+        axes.set_aspect("equal")
         for row in range(size if size <= 25 else 0):
             for column in range(size):
-                colour = "white" if shares[row, column] > 0.55 else INK
+                colour = "white" if shares[row, column] > 0.5 else INK
                 text = f"{counts[row, column]:,}" + (f"\n{shares[row, column]:.0%}" if size <= 8 else "")
                 axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=9.5 if size <= 12 else 6)
         names = [_short(label, 18) for label in labels]
@@ -112,20 +118,25 @@ def calibration(
         filled = np.flatnonzero(rows)
         means = np.bincount(places, confidence, bins)[filled] / rows[filled]
         rates = np.bincount(places, hits, bins)[filled] / rows[filled]
-        spread = np.sqrt(rates * (1 - rates) / rows[filled])
+        low, high = wilson(rates, rows[filled])
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-        axes.errorbar(means, rates, 1.96 * spread, color=SKY, linewidth=0, elinewidth=2.2, zorder=2)
+        axes.vlines(means, low, high, color=SKY, linewidth=2.2, zorder=2)
         axes.plot(means, rates, color=BLUE, marker="o", markersize=5, linewidth=1.4, zorder=3)
         axes.set_ylim(-0.02, 1.02)
         axes.set_ylabel("accuracy")
-        axes.annotate("too cautious", (0.03, 0.94), xycoords="axes fraction", color=MUTED, fontsize=8.5)
-        axes.annotate("too sure", (0.97, 0.04), xycoords="axes fraction", color=MUTED, fontsize=8.5, ha="right")
         below.bar((np.arange(bins) + 0.5) / bins, rows, 0.9 / bins, color=SKY)
         below.set_ylabel("rows")
         below.set_xlabel("confidence (highest probability)")
         left = max(0.0, float(confidence.min()) - 0.06) if len(confidence) else 0.0
         below.set_xlim(left, 1.015)
     return out[0]
+
+
+def wilson(rates: Values, rows: npt.NDArray[np.int64], z: float = 1.96) -> tuple[Values, Values]:
+    """The 95 % interval of a rate seen in so many rows (Wilson 1927): it stays within 0 and 1, and wide for few rows."""
+    centre = (rates + z**2 / (2 * rows)) / (1 + z**2 / rows)
+    half = z / (1 + z**2 / rows) * np.sqrt(rates * (1 - rates) / rows + z**2 / (4 * rows**2))
+    return centre - half, centre + half
 
 
 def by_slice(found: Sequence[Slice], metric: str, overall: float, names: Mapping[str, str]) -> str:
@@ -143,7 +154,7 @@ def by_slice(found: Sequence[Slice], metric: str, overall: float, names: Mapping
         axes.set_xlabel(metric)
         axes.grid(False, axis="y")
         axes.spines["left"].set_visible(False)
-        figure.legend(*_reversed(axes), loc="outside upper right", ncols=2, fontsize=9)
+        figure.legend(*_reversed(axes), loc="outside upper right", ncols=2, fontsize=9, handletextpad=0.1)
     return out[0]
 
 
@@ -167,7 +178,7 @@ def curves(found: Mapping[str, Curve], chosen: str) -> str:
     losses = {name: found[name] for name in ("loss", "valid/loss") if name in found}
     panels = [("loss", losses)] if losses else []
     if f"valid/{chosen}" in found and chosen != "loss":
-        panels.append((f"valid {chosen}", {f"valid/{chosen}": found[f"valid/{chosen}"]}))
+        panels.append((f"{chosen} on valid", {f"valid/{chosen}": found[f"valid/{chosen}"]}))
     out: list[str] = []
     with _figure(8.6, 2.9, out) as figure:
         every = figure.subplots(1, max(1, len(panels)), squeeze=False)[0]

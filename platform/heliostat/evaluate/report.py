@@ -15,7 +15,7 @@
     slices       [{column, value, rows, metric, scores: {model or address: {...}}}]
     mistakes     [{id, target, label, confidence, target_probability, text}], the surest first; text '' if private
     counts       {train, valid, test}: examples
-    leakage      duplicates between splits, as the prepared data says
+    leakage      {"test/train": {checked, exact, near, pairs}, ...}: texts that stand in two splits
     run          the resolved run, with the keys of a run file
 """
 

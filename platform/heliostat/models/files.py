@@ -74,13 +74,14 @@ def make_read_only(folder: Path) -> None:
             path.chmod(stat.S_IMODE(path.stat().st_mode) & ~0o222)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, mode: int = 0o644) -> None:
     """Put `value` at `path` in one step: a reader sees the old file or the new one, never a part."""
     staged = path.with_name(f".{path.name}.{os.getpid()}")
     with staged.open("w", encoding="utf-8") as file:
         json.dump(value, file, ensure_ascii=False, indent=1, allow_nan=False)
         file.flush()
         os.fsync(file.fileno())
+    staged.chmod(mode)
     staged.replace(path)
 
 

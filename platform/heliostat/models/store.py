@@ -12,13 +12,14 @@ home()/models/<name>/
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from importlib import metadata as distributions
 from pathlib import Path
 from typing import Any
 
-import heliostat
 from heliostat.component import closest
 from heliostat.errors import StoreError
 from heliostat.home import home
@@ -102,12 +103,11 @@ class ModelStore:
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
                 num_parameters=files.count_numbers(version.folder),
                 size_bytes=sum(path.stat().st_size for path in version.folder.rglob("*") if path.is_file()),
-                heliostat=heliostat.__version__,
+                heliostat=distributions.version("heliostat"),
             )
             write_card(version)
             files.make_read_only(folder)
-            files.write_json(folder / _COMPLETE, version.metadata)
-            (folder / _COMPLETE).chmod(0o444)
+            files.write_json(folder / _COMPLETE, version.metadata, mode=0o444)
         except OSError as error:
             raise StoreError(f"{version} could not be stored in {self.root}: {error.strerror or error}.") from error
         return version
@@ -153,7 +153,7 @@ class ModelStore:
         version = self.resolve(reference)
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise StoreError(f"{out} is there already and not empty. Export to a new folder.")
-        staged = out.absolute().with_name(f".{out.absolute().name}.partial")
+        staged = out.absolute().with_name(f".{out.absolute().name}.{os.getpid()}")
         shutil.rmtree(staged, ignore_errors=True)
         try:
             files.copy_checkpoint(version.folder, staged, link=False)

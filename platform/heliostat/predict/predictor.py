@@ -61,15 +61,6 @@ class Predictor:
     def __repr__(self) -> str:
         return f"Predictor({self.run.name!r}, {str(self.folder)!r}, {self.device}, {self.precision})"
 
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """The fields of an example that the model reads."""
-        return tuple(self.head.takes.model_fields)
-
-    def asked(self, example: Row) -> Row:
-        """The part of a training example that is asked: its target and other columns are left out."""
-        return {field: example[field] for field in self.fields if field in example}
-
     def predict(self, examples: Sequence[Row], *, max_tokens: int = 8192) -> list[Row]:
         """One prediction an example, in order, with the fields of the head's record.
 
@@ -125,7 +116,8 @@ class Predictor:
     def check_golden(self, tolerance: float | None = None) -> Replay:
         """Answer the golden requests again and compare: labels must be equal, numbers within `tolerance`.
 
-        None takes the tolerance of the precision. Raises CheckpointError naming the first difference.
+        None takes the tolerance of the precision. Two labels whose probabilities lie within the tolerance of each other
+        count as equal. Raises CheckpointError naming the first difference.
         """
         golden = self.golden()
         allowed = GOLDEN_TOLERANCE[self.precision] if tolerance is None else tolerance

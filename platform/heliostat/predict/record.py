@@ -121,7 +121,9 @@ def _quotes(message: str, value: Any) -> bool:
         return any(_quotes(message, each) for each in value.values())
     if isinstance(value, (list, tuple)):
         return any(_quotes(message, each) for each in value)
-    return str(value) in message
+    if isinstance(value, int) and value.bit_length() > 256:  # Python refuses to print a number of thousands of digits
+        return False
+    return value is not None and value != "" and str(value) in message
 
 
 def from_encoder(error: Exception, index: int, example: Row) -> PredictError:

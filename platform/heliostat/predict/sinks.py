@@ -55,7 +55,8 @@ class JsonLines(Sink):
         for row, prediction, problem in answers:
             added = {f"{ADDED}{name}": value for name, value in (prediction or {}).items()}
             line = {**row, **added, **({PROBLEM: problem} if problem else {})}
-            self._file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+            text = json.dumps(line, ensure_ascii=False, default=str)
+            self._file.write((text if unicode(text) == text else json.dumps(line, default=str)) + "\n")
 
     def close(self) -> None:
         """End the file."""
@@ -113,14 +114,17 @@ class Csv(_Table):
         if self._writer is None:
             self._writer = csv.DictWriter(self._file, self._columns or ())
             self._writer.writeheader()
-        self._writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+        self._writer.writerows(
+            {name: "" if value is None else unicode(_cell(value)) for name, value in row.items()} for row in rows
+        )
 
     def _end(self) -> None:
         self._file.close()
 
 
-def _cell(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, (list, dict)) else value
+def _cell(value: Any) -> str:
+    """A value as text: itself, or as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 class Parquet(_Table):
@@ -134,28 +138,46 @@ class Parquet(_Table):
         import pyarrow as pa
         import pyarrow.parquet as parquet
 
+        columns = {name: [unicode(row[name]) for row in rows] for name in self._columns or ()}
         try:
-            columns = {name: [row[name] for row in rows] for name in self._columns or ()}
-            table = pa.table(columns, schema=self._writer.schema if self._writer else None)
             if self._writer is None:
-                table = table.cast(self._schema(table.schema))
-                self._writer = parquet.ParquetWriter(self.path, table.schema)
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+                self._writer = parquet.ParquetWriter(self.path, self._schema(columns))
+            schema = self._writer.schema
+            columns = {name: _of_type(values, schema.field(name).type) for name, values in columns.items()}
+            self._writer.write_table(pa.table(columns, schema=schema))
+        except (ValueError, TypeError) as error:  # Arrow's own errors are subclasses of these
             raise DataError(f"a column holds values of several types ({error}). Write to a .jsonl file.") from error
-        self._writer.write_table(table)
 
-    def _schema(self, found: Any) -> Any:
-        """The types found in the first chunk, where the source does not tell a plain one."""
+    def _schema(self, columns: dict[str, list[Any]]) -> Any:
+        """What the source tells of its columns, and for the others what the first chunk shows."""
         import pyarrow as pa
 
         known = {"int64": pa.int64(), "double": pa.float64(), "string": pa.string(), "bool": pa.bool_()}
-        types = [known.get(self.kinds.get(field.name, ""), field.type) for field in found]
-        types = [pa.string() if pa.types.is_null(each) else each for each in types]
-        return pa.schema([pa.field(name, each) for name, each in zip(found.names, types, strict=True)])
+        fields = []
+        for name, values in columns.items():
+            kind = self.kinds.get(name, "")
+            if kind == "mixed":
+                are_numbers = all(isinstance(value, (int, float, type(None))) for value in values)
+                kind = "double" if are_numbers else "string"
+            found = known.get(kind) or pa.array(values).type
+            fields.append(pa.field(name, pa.string() if pa.types.is_null(found) else found))
+        return pa.schema(fields)
 
     def _end(self) -> None:
         if self._writer is not None:
             self._writer.close()
+
+
+def _of_type(values: list[Any], kind: Any) -> list[Any]:
+    """The values as a text column takes them: what is no text there is written as JSON."""
+    if str(kind) != "string":
+        return values
+    return [value if value is None or isinstance(value, str) else _cell(value) for value in values]
+
+
+def unicode(value: Any) -> Any:
+    """A text that can be written: half a surrogate pair becomes `?`."""
+    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
 
 
 _SINKS: dict[str, type[Sink]] = {".csv": Csv, ".jsonl": JsonLines, ".ndjson": JsonLines, ".parquet": Parquet}

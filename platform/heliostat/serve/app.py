@@ -16,12 +16,12 @@ from starlette.types import Scope
 
 from heliostat.component import Row
 from heliostat.plugin import TaskHead
-from heliostat.serve.description import describe, docs_page, openapi
+from heliostat.serve.description import describe, docs_response, openapi
 from heliostat.serve.guard import Access, Guard
 from heliostat.serve.limits import Limits
-from heliostat.serve.metrics import ServeMetrics
+from heliostat.serve.metrics import METRICS_TYPE, ServeMetrics
 from heliostat.serve.queue import BatchingQueue
-from heliostat.serve.refusal import ErrorBody, Refusal
+from heliostat.serve.refusal import ErrorBody, Refusal, router_refusal
 from heliostat.serve.schema import RequestCheck, Served, exchange, parse_json
 
 
@@ -87,6 +87,19 @@ class ModelRoutes:
         app.add_middleware(Guard, limits=self._limits, access=self._access, answered=self._answered)
         return app
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether the model takes requests."""
+        return self._queue.is_alive
+
+    def describe(self) -> dict[str, Any]:
+        """Name, version, readiness, records, samples, notice and limits."""
+        return describe(self._head, self._served, self._limits, is_ready=self.is_ready)
+
+    def metrics_text(self) -> bytes:
+        """Counters in the text format of Prometheus."""
+        return self._metrics.text()
+
     def _add_routes(self, app: FastAPI) -> None:
         answer = {"model": self._exchange.response, "description": "The predictions, in the order of the records."}
         codes = (400, 401, 408, 413, 415, 422, 500, 503, 504)
@@ -142,7 +155,7 @@ class ModelRoutes:
 
     async def _model(self) -> JSONResponse:
         """The model's version, records, samples and limits."""
-        return JSONResponse(describe(self._head, self._served, self._limits, is_ready=self._queue.is_alive))
+        return JSONResponse(self.describe())
 
     async def _models(self) -> JSONResponse:
         """The names of the models here."""
@@ -154,18 +167,17 @@ class ModelRoutes:
 
     async def _readyz(self) -> JSONResponse:
         """Whether the model takes requests."""
-        if not self._queue.is_alive:
+        if not self.is_ready:
             raise Refusal(503, "not_ready", "The model takes no requests now.", headers={"Retry-After": "1"})
         return JSONResponse({"status": "ready"})
 
     async def _metrics_text(self) -> Response:
         """Counters in the text format of Prometheus."""
-        return Response(self._metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(self.metrics_text(), media_type=METRICS_TYPE)
 
     async def _docs(self) -> HTMLResponse:
         """How to ask this model, for people."""
-        page = docs_page([describe(self._head, self._served, self._limits, is_ready=self._queue.is_alive)])
-        return HTMLResponse(page, headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"})
+        return docs_response([self.describe()])
 
     def _openapi(self, app: FastAPI) -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -176,17 +188,7 @@ class ModelRoutes:
     async def _refused(self, request: Request, error: Exception) -> Response:
         """What the router refuses (no such route, no such method), in our shape."""
         assert isinstance(error, HTTPException)
-        raise self._router_refusal(request, error)
-
-    def _router_refusal(self, request: Request, error: HTTPException) -> Refusal:
-        path = request.scope["path"]
-        if error.status_code == 404 and path.startswith("/v1/models/"):
-            return Refusal(404, "unknown_model", f"There is no such model here. There is: {self._served.name}.")
-        if error.status_code == 404:
-            return Refusal(404, "unknown_route", "There is no such route. See /docs.")
-        if error.status_code == 405:
-            return Refusal(405, "method_not_allowed", "This route takes another method.", headers=error.headers)
-        return Refusal(error.status_code, "refused", "The request cannot be answered.", headers=error.headers)
+        raise router_refusal(error, request.scope["path"], [self._served.name])
 
     def _answered(self, scope: Scope, status: int, seconds: float) -> None:
         self._metrics.answered(self._names.get(scope["path"], "other"), status, seconds)

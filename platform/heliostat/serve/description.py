@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
+from starlette.responses import HTMLResponse
 
 from heliostat.plugin import TaskHead
 from heliostat.serve.limits import Limits
@@ -48,8 +49,14 @@ def openapi(app: FastAPI, head: TaskHead, types: Exchange, path: str, needs_toke
     return schema
 
 
-def docs_page(models: Sequence[dict[str, Any]]) -> str:
-    """How to ask the models here: one page that loads nothing from elsewhere."""
+def docs_response(models: Sequence[dict[str, Any]]) -> HTMLResponse:
+    """How to ask the models here: one page that loads nothing from elsewhere, and may not."""
+    return HTMLResponse(
+        _page(models), headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+    )
+
+
+def _page(models: Sequence[dict[str, Any]]) -> str:
     return _PAGE.format(
         title=escape(", ".join(model["name"] for model in models)), models="".join(map(_section, models))
     )

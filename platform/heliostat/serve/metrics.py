@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 INSTANCES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -49,3 +51,13 @@ class ServeMetrics:
     def text(self) -> bytes:
         """All series, in the text format of Prometheus."""
         return generate_latest(self.registry)
+
+
+def merged_text(texts: Iterable[bytes]) -> bytes:
+    """The series of several models in one text, in which each family stands once, as the format demands."""
+    families: dict[bytes, list[bytes]] = {}
+    for text in texts:
+        for family in text.split(b"# HELP ")[1:]:
+            lines = family.splitlines()
+            families.setdefault(b"# HELP " + b"\n".join(lines[:2]), []).extend(lines[2:])
+    return b"".join(head + b"\n" + b"\n".join(lines) + b"\n" for head, lines in families.items())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 
@@ -37,3 +38,14 @@ class Refusal(Exception):
         """The answer in the one shape."""
         reason = Reason(code=self.code, message=self.message, field=self.field, request_id=request_id)
         return JSONResponse(ErrorBody(error=reason).model_dump(), self.status, headers=self.headers)
+
+
+def router_refusal(error: HTTPException, path: str, models: Sequence[str]) -> Refusal:
+    """What the router refuses (no such route, no such method), as a Refusal that repeats no path."""
+    if error.status_code == 404 and path.startswith("/v1/models/"):
+        return Refusal(404, "unknown_model", f"There is no such model here. There is: {', '.join(models)}.")
+    if error.status_code == 404:
+        return Refusal(404, "unknown_route", "There is no such route. See /docs.")
+    if error.status_code == 405:
+        return Refusal(405, "method_not_allowed", "This route takes another method.", headers=error.headers)
+    return Refusal(error.status_code, "refused", "The request cannot be answered.", headers=error.headers)

@@ -1,0 +1,75 @@
+"""A form from a record: one control for each field of its JSON Schema."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from heliostat.component import Row
+
+
+class FormField(NamedTuple):
+    """One field of a record and the control that fills it."""
+
+    name: str
+    control: Any
+    is_json: bool
+    """Whether the control holds JSON text, for fields that no single control fits."""
+
+
+def build_form(schema: Mapping[str, Any]) -> list[FormField]:
+    """Controls for the properties of a record, made inside the current Blocks."""
+    required = set(schema.get("required", ()))
+    fields = schema.get("properties", {}).items()
+    return [_field(name, _resolved(schema, rule), name in required) for name, rule in fields]
+
+
+def _resolved(schema: Mapping[str, Any], rule: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The rule itself: a reference followed, and of `X or null` the X."""
+    if "$ref" in rule:
+        return {**schema["$defs"][rule["$ref"].rpartition("/")[2]], **rule}
+    options = [option for option in rule.get("anyOf", ()) if option.get("type") != "null"]
+    return {**options[0], **rule} if len(options) == 1 else rule
+
+
+def _field(name: str, rule: Mapping[str, Any], is_required: bool) -> FormField:
+    words: dict[str, Any] = {"label": name.replace("_", " ") + ("" if is_required else " (optional)"), "elem_id": f"field-{name}"}
+    words["info"] = rule.get("description")
+    kind = rule.get("type")
+    if "enum" in rule:
+        return FormField(name, gr.Dropdown(choices=list(rule["enum"]), value=rule.get("default"), **words), False)
+    if kind == "boolean":
+        return FormField(name, gr.Checkbox(value=bool(rule.get("default")), **words), False)
+    if kind in {"number", "integer"}:
+        limits = {"minimum": rule.get("minimum"), "maximum": rule.get("maximum")}
+        precision = 0 if kind == "integer" else None
+        return FormField(name, gr.Number(value=rule.get("default"), precision=precision, **limits, **words), False)
+    if kind == "string":
+        lines = 3 if rule.get("maxLength", 1000) > 200 else 1
+        box = gr.Textbox(lines=lines, max_lines=10, value=rule.get("default"), **words)
+        return FormField(name, box, False)
+    return FormField(name, gr.Textbox(lines=2, placeholder="JSON", **words), True)
+
+
+def record_from(fields: Sequence[FormField], values: Sequence[Any]) -> Row:
+    """The record that the form holds. Raises ValueError naming a field whose JSON is broken."""
+    record: Row = {}
+    for field, value in zip(fields, values, strict=True):
+        if value is None or (value == "" and not field.is_json):
+            if value == "":
+                record[field.name] = value
+            continue
+        try:
+            record[field.name] = json.loads(value) if field.is_json else value
+        except ValueError as error:
+            raise ValueError(f"{field.name}: is no JSON ({error})") from None
+    return record
+
+
+def values_of(fields: Sequence[FormField], record: Mapping[str, Any]) -> list[Any]:
+    """What the controls show for a record."""
+    shown = [record.get(field.name) for field in fields]
+    return [json.dumps(v) if field.is_json and v is not None else v for field, v in zip(fields, shown, strict=True)]

@@ -1,0 +1,134 @@
+"""The page that stands above several models: which there are, their descriptions, readiness and metrics.
+
+Predictions never pass through it. Serve matches an application's route prefix up to a '/' or to the end, so each
+model's application takes the prefix `/v1/models/<name>:predict`, which matches its one route and no other. Everything
+else falls to this application at `/`, which asks the models by their handles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from ray import serve
+from starlette.exceptions import HTTPException
+
+from heliostat.serve.description import docs_response
+from heliostat.serve.guard import Access, Guard
+from heliostat.serve.limits import Limits
+from heliostat.serve.metrics import METRICS_TYPE, merged_text
+from heliostat.serve.refusal import Refusal, router_refusal
+from heliostat.serve.replica import BehindServe
+
+ANSWER_S = 5.0
+"""Seconds that a model may take to describe itself."""
+
+
+@serve.ingress()
+class Index:
+    """The application at `/` where several models share an address."""
+
+    def __init__(self, models: Mapping[str, Any], limits: dict[str, Any], access: Access) -> None:
+        self._models = dict(models)
+        self._limits = Limits.model_validate(limits)
+        self._access = access
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        app = FastAPI(
+            openapi_url=None,
+            redirect_slashes=False,
+            docs_url=None,
+            redoc_url=None,
+            exception_handlers={HTTPException: self._refused},
+        )
+        app.get("/v1/models", response_model=None)(self._list)
+        app.get("/v1/models/{name}", response_model=None)(self._model)
+        app.get("/healthz", response_model=None)(self._healthz)
+        app.get("/readyz", response_model=None)(self._readyz)
+        app.get("/metrics", response_model=None)(self._metrics)
+        app.get("/openapi.json", response_model=None)(self._openapi)
+        app.get("/docs", response_model=None)(self._docs)
+        app.add_middleware(
+            Guard, limits=self._limits, access=self._access, answered=lambda scope, status, seconds: None
+        )
+        app.add_middleware(BehindServe)
+        return app
+
+    async def _ask(self, name: str, method: str) -> Any:
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return await getattr(self._models[name], method).remote()
+        except Exception:  # whatever keeps a model from answering, it is not ready
+            message = f"The model {name} does not answer now."
+            raise Refusal(503, "not_ready", message, headers={"Retry-After": "1"}) from None
+
+    async def _ask_all(self, method: str) -> list[Any]:
+        return list(await asyncio.gather(*(self._ask(name, method) for name in self._models)))
+
+    async def _list(self) -> JSONResponse:
+        return JSONResponse({"models": list(self._models)})
+
+    async def _model(self, name: str) -> JSONResponse:
+        if name not in self._models:
+            raise router_refusal(HTTPException(404), "/v1/models/", list(self._models))
+        return JSONResponse(await self._ask(name, "describe"))
+
+    async def _healthz(self) -> JSONResponse:
+        return JSONResponse({"status": "ok"})
+
+    async def _readyz(self) -> JSONResponse:
+        if not all(model["ready"] for model in await self._ask_all("describe")):
+            raise Refusal(503, "not_ready", "A model takes no requests now.", headers={"Retry-After": "1"})
+        return JSONResponse({"status": "ready"})
+
+    async def _metrics(self) -> Response:
+        return Response(merged_text(await self._ask_all("metrics")), media_type=METRICS_TYPE)
+
+    async def _openapi(self) -> JSONResponse:
+        return JSONResponse(merged(await self._ask_all("openapi")))
+
+    async def _docs(self) -> HTMLResponse:
+        return docs_response(await self._ask_all("describe"))
+
+    async def _refused(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        raise router_refusal(error, request.scope["path"], list(self._models))
+
+
+def merged(schemas: list[dict[str, Any]]) -> dict[str, Any]:
+    """One OpenAPI description of several models. Schemas of one name must be equal, or the later one gets a number."""
+    whole: dict[str, Any] = {**schemas[0], "info": {"title": "Models", "version": "1"}, "paths": {}, "components": {}}
+    known: dict[str, Any] = {}
+    for schema in schemas:
+        names = {name: _free(name, value, known) for name, value in schema["components"]["schemas"].items()}
+        renamed = _renamed(schema, names)
+        known |= {names[name]: value for name, value in renamed["components"]["schemas"].items()}
+        whole["paths"] |= renamed["paths"]
+        whole["components"] |= renamed["components"]
+    whole["components"]["schemas"] = known
+    return whole
+
+
+def _free(name: str, value: Any, known: Mapping[str, Any]) -> str:
+    number, free = 1, name
+    while free in known and known[free] != value:
+        number += 1
+        free = f"{name}{number}"
+    return free
+
+
+def _renamed(node: Any, names: Mapping[str, str]) -> Any:
+    if isinstance(node, list):
+        return [_renamed(value, names) for value in node]
+    if not isinstance(node, dict):
+        return node
+    base = "#/components/schemas/"
+    return {
+        key: base + names[value.removeprefix(base)]
+        if key == "$ref" and isinstance(value, str)
+        else _renamed(value, names)
+        for key, value in node.items()
+    }

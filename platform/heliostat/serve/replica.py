@@ -1,0 +1,84 @@
+"""What runs in a replica's process: one model behind its own application, its golden requests answered first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fastapi import FastAPI
+from ray import serve
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from heliostat.predict import Predictor
+from heliostat.predict.predictor import Precision
+from heliostat.serve.app import ModelRoutes
+from heliostat.serve.guard import Access
+from heliostat.serve.limits import Limits
+from heliostat.serve.schema import Served
+
+
+class ReplicaPlan(NamedTuple):
+    """All that a replica needs to start, as plain values that travel."""
+
+    served: Served
+    folder: str
+    """The checkpoint, at the same path on every node."""
+    threads: int
+    precision: Precision
+    limits: dict[str, Any]
+    access: Access
+
+
+class BehindServe:
+    """ASGI middleware between Serve's proxy and us.
+
+    Serve calls the matched prefix a root path, also where it is the whole path; our routes hold whole paths. And it
+    writes X-Request-ID into every answer itself, from the header that it gave us.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on one request."""
+
+        async def without_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = [pair for pair in message.get("headers", ()) if pair[0].lower() != b"x-request-id"]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await self._app({**scope, "root_path": ""}, receive, without_id)
+
+
+@serve.ingress()
+class Replica:
+    """One model in one process. Serve sends it no request before its constructor returns."""
+
+    def __init__(self, plan: ReplicaPlan) -> None:
+        # Serve's way of starting a replica is its constructor: reading a checkpoint belongs nowhere else here.
+        predictor = Predictor.load(Path(plan.folder), threads=plan.threads, precision=plan.precision)
+        predictor.check_golden()
+        self._routes = ModelRoutes(predictor, plan.served, Limits.model_validate(plan.limits), plan.access)
+        self._app = self._routes.app()
+        self._app.add_middleware(BehindServe)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return self._app
+
+    def check_health(self) -> None:
+        """Called by Serve every few seconds; an error takes this replica out."""
+        if not self._routes.is_ready:
+            raise RuntimeError("the predicting thread has ended")
+
+    def describe(self) -> dict[str, Any]:
+        """As `GET /v1/models/<name>`, for the index."""
+        return self._routes.describe()
+
+    def openapi(self) -> dict[str, Any]:
+        """As `GET /openapi.json`, for the index."""
+        return self._app.openapi()
+
+    def metrics(self) -> bytes:
+        """As `GET /metrics`, for the index."""
+        return self._routes.metrics_text()

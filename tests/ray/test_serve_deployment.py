@@ -1,0 +1,179 @@
+"""Real deployments on Ray Serve: the same table of bad requests over HTTP, several models, golden requests, the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from heliostat import checkpoint
+from heliostat.errors import ServeError
+from heliostat.models import ModelStore
+from heliostat.predict import Predictor
+from heliostat.serve.client import Client, RefusedError
+from heliostat.serve.deployment import Deployment, serve
+from heliostat.testing.bad_requests import CHUNK, MARKER, BadRequest, bad_requests
+
+LINES = [{"text": f"the bus number {n} is {'late' if n % 2 else 'lovely'}" + " again" * (n % 7)} for n in range(40)]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Iterator[Path]:
+    """A home with the tiny model under two names."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HELIOSTAT_HOME", str(folder))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        for name in ("mood", "temper"):
+            version = ModelStore().add(name, tiny_checkpoint, run_id="r", data_key="k", scores={})
+            ModelStore().promote(name, version.version, "champion")
+        yield folder
+
+
+@pytest.fixture(scope="module", params=[("mood@champion",), ("mood:1", "temper")], ids=["one model", "two models"])
+def deployment(request: pytest.FixtureRequest, home: Path) -> Iterator[Deployment]:
+    with serve(request.param, port=0) as deployment:
+        yield deployment
+    assert [child for child in psutil.Process().children(recursive=True) if "raylet" in child.name()] == []
+
+
+def send_bad(url: str, case: BadRequest) -> tuple[httpx.Response, int]:
+    read = 0
+
+    def body() -> Iterator[bytes]:
+        nonlocal read
+        for chunk in case.chunks():
+            read += 1
+            yield chunk
+
+    content = body() if case.num_chunks else case.body
+    path = case.path or "/v1/models/mood:predict"
+    with httpx.Client(base_url=url, trust_env=False, timeout=60) as client:
+        return client.request(case.method, path, content=content, headers=case.headers), read
+
+
+def test_every_bad_request_is_refused_in_one_shape(deployment: Deployment) -> None:
+    table = []
+    for case in bad_requests("mood"):
+        response, read = send_bad(deployment.url, case)
+        error = response.json()["error"]
+        table.append({"case": case.name, "status": response.status_code, "code": error["code"]})
+        print(f"{case.name:32} {response.status_code}  {error['code']}")
+        assert 400 <= response.status_code < 500, case.name
+        assert (response.status_code, error["code"]) == (case.status, case.code), case.name
+        assert MARKER not in response.text
+        assert len(response.content) < 600
+        assert error["request_id"] == response.headers["x-request-id"]
+        assert read * CHUNK < 100 << 20, "a body over the limit was taken to its end"
+    if folder := os.environ.get("HELIOSTAT_ARTIFACTS"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        name = f"bad_requests_serve_{len(deployment.models)}.json"
+        (Path(folder) / name).write_text(json.dumps(table, indent=1), encoding="utf-8")
+    with Client(deployment.url, timeout=60) as client:  # and after all of that it still answers
+        assert len(client.predict("mood", LINES[:1])) == 1
+
+
+def test_answers_are_the_predictors_own_for_every_model(deployment: Deployment, tiny_checkpoint: Path) -> None:
+    expected = Predictor.load(tiny_checkpoint, threads=1).predict(LINES)
+    with Client(deployment.url, timeout=60) as client, ThreadPoolExecutor(8) as pool:
+        assert client.models() == [served.name for served in deployment.models]
+        for name, version in deployment.models:
+            one_by_one = list(pool.map(lambda line, name=name: client.ask(name, [line]), LINES))
+            together = client.ask(name, LINES)
+            assert {(answer.name, answer.version) for answer in (*one_by_one, together)} == {(name, version)}
+            for alone, amid, own in zip(one_by_one, together.predictions, expected, strict=True):
+                for served in (alone.predictions[0], amid):
+                    assert served["label"] == own["label"]
+                    assert served["probabilities"] == pytest.approx(own["probabilities"], abs=1e-5)
+
+
+def test_describes_itself(deployment: Deployment) -> None:
+    with httpx.Client(base_url=deployment.url, trust_env=False, timeout=60) as http:
+        names = [served.name for served in deployment.models]
+        paths = http.get("/openapi.json").json()["paths"]
+        assert {f"/v1/models/{name}:predict" for name in names} <= set(paths)
+        page = http.get("/docs").text
+        metrics = http.get("/metrics").text
+        for name in names:
+            described = http.get(f"/v1/models/{name}").json()
+            assert (described["name"], described["ready"], described["notice"]) == (name, True, "Made for tests.")
+            assert name in page
+            assert f'model="{name}"' in metrics
+        assert metrics.count("# TYPE heliostat_request_seconds histogram") == 1
+        assert http.get("/healthz").json() == {"status": "ok"}
+        assert len(http.get("/readyz").headers.get_list("x-request-id")) == 1
+
+
+def test_a_second_deployment_needs_a_port_and_a_ray_of_its_own(deployment: Deployment) -> None:
+    port = int(deployment.url.rpartition(":")[2])
+    with pytest.raises(ServeError, match="--port"):
+        serve(["mood"], port=port)
+    with pytest.raises(ServeError, match="serves already"):
+        serve(["mood"], port=0)
+
+
+def test_a_model_that_answers_otherwise_than_its_golden_requests_takes_no_traffic(home: Path, tmp_path: Path) -> None:
+    import shutil
+
+    source = ModelStore().resolve("mood").folder
+    folder = tmp_path / "changed"
+    shutil.copytree(source, folder)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    rows = [json.loads(line) for line in (folder / "golden.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows[1]["prediction"]["label"] = next(
+        label for label in rows[1]["prediction"]["probabilities"] if label != rows[1]["prediction"]["label"]
+    )
+    (folder / "golden.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
+    checkpoint.seal(folder, {})
+    with pytest.raises(ServeError, match="golden request 1") as refused:
+        serve([str(folder)], port=0)
+    assert "Traceback" not in str(refused.value)
+    assert "\n" not in str(refused.value)
+    import ray
+
+    assert not ray.is_initialized()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
+def test_the_command_ends_cleanly_and_leaves_no_process(home: Path, tmp_path: Path, number: int, code: int) -> None:
+    token = tmp_path / "token"
+    token.write_text("a-token-for-this-test\n", encoding="utf-8")
+    command = [sys.executable, "-m", "heliostat", "serve", "mood@champion", "--port", "0", "--token-file", str(token)]
+    with (tmp_path / "err").open("wb") as err:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=err, text=True)
+        assert process.stdout is not None
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if "Ctrl-C ends it" in line:
+                break
+        assert process.poll() is None, (tmp_path / "err").read_text(encoding="utf-8")
+        url = next(word for line in said for word in line.split() if word.startswith("http://127.0.0.1:"))
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert len(children) > 3
+        with Client(url, timeout=60) as client, pytest.raises(RefusedError) as refused:
+            client.predict("mood", LINES[:1])
+        assert refused.value.status == 401
+        with Client(url, "a-token-for-this-test", timeout=60) as client:
+            assert len(client.predict("mood", LINES[:1])) == 1
+        process.send_signal(number)
+        rest = process.stdout.read()
+        process.stdout.close()
+        assert process.wait(60) == code
+    assert rest.strip() == "stopped."
+    assert "a-token-for-this-test" not in "".join(said)
+    deadline = time.monotonic() + 20
+    while (left := [child for child in children if child.is_running()]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left == []

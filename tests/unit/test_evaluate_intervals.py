@@ -1,0 +1,100 @@
+"""Intervals: they hold the truth as often as they say, pair what is compared, and say what was left out."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from heliostat.evaluate.intervals import BLOCK_CELLS, Interval, compare, interval, resamples
+from heliostat.heads.classification_metrics import Accuracy, Recall
+
+
+def table(hits: np.ndarray) -> pd.DataFrame:
+    return pd.DataFrame({"target_label": "a", "label": np.where(hits, "a", "b")})
+
+
+def plain_accuracy(frame: pd.DataFrame) -> float:
+    return float((frame["target_label"] == frame["label"]).mean())
+
+
+def test_an_interval_holds_the_truth_about_95_times_in_100() -> None:
+    rng = np.random.default_rng(3)
+    intervals = [
+        compare({"model": table(rng.random(200) < 0.8)}, {"accuracy": Accuracy()}, 250).scores["model"]["accuracy"]
+        for _ in range(120)
+    ]
+    held = sum(each.low <= 0.8 <= each.high for each in intervals)
+    assert 105 <= held <= 119  # 114 are expected; the range is that of the binomial (99.9 %)
+
+
+def test_the_width_is_that_of_theory() -> None:
+    scored = compare({"model": table(np.arange(2000) % 5 != 0)}, {"accuracy": Accuracy()}, 2000).scores["model"][
+        "accuracy"
+    ]
+    half = 1.96 * math.sqrt(0.8 * 0.2 / 2000)
+    assert scored.value == pytest.approx(0.8)
+    assert scored.low == pytest.approx(0.8 - half, abs=0.003)
+    assert scored.high == pytest.approx(0.8 + half, abs=0.003)
+
+
+def test_a_plain_metric_and_a_vectorised_one_have_the_same_interval() -> None:
+    frame = table(np.arange(90) % 4 != 0)
+    scores = compare({"model": frame}, {"fast": Accuracy(), "plain": plain_accuracy}, 100).scores["model"]
+    assert scores["fast"] == pytest.approx(scores["plain"])
+
+
+def test_a_model_does_not_differ_from_itself() -> None:
+    frame = table(np.arange(100) % 3 != 0)
+    compared = compare({"model": frame, "twin": frame.copy()}, {"accuracy": Accuracy()}, 100)
+    assert compared.differences == {"twin": {"accuracy": Interval(0.0, 0.0, 0.0)}}
+    assert not compared.differences["twin"]["accuracy"].excludes_zero
+
+
+def test_a_paired_difference_is_narrower_than_two_intervals() -> None:
+    rng = np.random.default_rng(5)
+    hits = rng.random(500) < 0.7
+    better = hits | (rng.random(500) < 0.15)  # right wherever the other is, and on some rows more
+    compared = compare({"model": table(better), "other": table(hits)}, {"accuracy": Accuracy()}, 500)
+    difference = compared.differences["other"]["accuracy"]
+    width = compared.scores["model"]["accuracy"].high - compared.scores["model"]["accuracy"].low
+    assert difference.excludes_zero
+    assert difference.high - difference.low < 0.75 * width
+
+
+def test_resamples_on_which_a_score_is_undefined_are_left_out_and_counted() -> None:
+    frame = pd.DataFrame({"target_label": ["rare", *["a"] * 9], "label": ["rare", *["a"] * 9]})
+    scored = compare({"model": frame}, {"recall": Recall("rare")}, 1000).scores["model"]["recall"]
+    assert scored[:3] == (1.0, 1.0, 1.0)
+    assert scored.left_out == pytest.approx(1000 * 0.9**10, abs=60)
+
+
+def test_a_metric_may_say_undefined_by_a_value_error() -> None:
+    def never(frame: pd.DataFrame) -> float:
+        raise ValueError("a single class")
+
+    scored = compare({"model": table(np.ones(5, bool))}, {"never": never}, 10).scores["model"]["never"]
+    assert math.isnan(scored.value)
+    assert math.isnan(scored.low)
+    assert scored.left_out == 10
+
+
+def test_an_undefined_value_has_no_interval() -> None:
+    scored = interval(float("nan"), np.array([0.1, 0.2]))
+    assert math.isnan(scored.low)
+    assert math.isnan(scored.high)
+
+
+def test_every_resample_draws_as_many_rows_as_there_are_in_blocks_that_fit() -> None:
+    rows = BLOCK_CELLS // 3
+    blocks = list(resamples(rows, 5))
+    assert [len(block) for block in blocks] == [3, 2]
+    assert all((block.sum(1) == rows).all() for block in blocks)
+    assert not (blocks[0][0] == blocks[1][0]).all()
+
+
+def test_the_same_predictions_have_the_same_interval() -> None:
+    frame = table(np.arange(60) % 4 != 0)
+    first, second = (compare({"model": frame}, {"accuracy": Accuracy()}, 50) for _ in range(2))
+    assert first == second
