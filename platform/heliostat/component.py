@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -16,6 +16,7 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 from rapidfuzz import process
 
@@ -149,8 +150,14 @@ class Component:
     def columns(self) -> dict[str, str]:
         """The settings that name columns of the source, with the names they hold."""
         fields = type(self.config).model_fields.items()
-        named = {key: getattr(self.config, key) for key, field in fields if "column" in field.metadata}
+        named = {key: getattr(self.config, key) for key, field in fields if _names_column(field)}
         return {key: column for key, column in named.items() if column is not None}
+
+
+def _names_column(field: FieldInfo) -> bool:
+    """Whether a setting is a `Column`, or a `Column | None`, whose mark stands inside the union."""
+    options = (field, *get_args(field.annotation))
+    return any("column" in getattr(option, name, ()) for option in options for name in ("metadata", "__metadata__"))
 
 
 class Fitted(Component):

@@ -138,8 +138,8 @@ def _tasks(count: int) -> Any:
 
     import ray
 
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
     tasks = ray.data.from_items([{"number": number} for number in range(count)], override_num_blocks=min(count, 512))
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # after the first use, which sets it to INFO
     tasks.context.execution_options.preserve_order = True
     tasks.context.enable_progress_bars = False
     tasks.context.target_max_block_size = 16 * 2**20

@@ -163,7 +163,11 @@ class HeadModule(Protocol):
 
 
 class Metric(Protocol):
-    """A score over the table of predictions: one row an example, its targets as `target_<field>` beside its predictions."""
+    """A score over the table of predictions: one row an example, its targets as `target_<field>` beside its predictions.
+
+    NaN or a ValueError says that it is undefined there. With a method `resampled(table, counts)` it scores many bootstrap
+    resamples at once, which makes intervals fast (`heliostat.evaluate.intervals.ResampledMetric`).
+    """
 
     def __call__(self, table: pd.DataFrame) -> float: ...
 

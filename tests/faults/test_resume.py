@@ -43,7 +43,8 @@ def _finish(driver: subprocess.Popen[bytes], home: Path) -> None:
 
 def _steps(home: Path, run_id: str) -> int:
     path = home / "runs" / run_id / "metrics.jsonl"
-    return max([json.loads(line)["step"] for line in path.read_text().splitlines()[:-1]], default=0) if path.exists() else 0
+    lines = path.read_text().splitlines()[:-1] if path.exists() else []
+    return max([json.loads(line)["step"] for line in lines], default=0)
 
 
 def _wait_for_step(driver: subprocess.Popen[bytes], home: Path, run_id: str, step: int) -> None:

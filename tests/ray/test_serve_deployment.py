@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,11 +12,10 @@ import httpx
 import psutil
 import pytest
 
-from heliostat import checkpoint
 from heliostat.errors import ServeError
 from heliostat.models import ModelStore
 from heliostat.predict import Predictor
-from heliostat.serve.client import Client, RefusedError
+from heliostat.serve.client import Client
 from heliostat.serve.deployment import Deployment, serve
 from heliostat.testing.bad_requests import CHUNK, MARKER, BadRequest, bad_requests
 
@@ -120,60 +115,3 @@ def test_a_second_deployment_needs_a_port_and_a_ray_of_its_own(deployment: Deplo
         serve(["mood"], port=port)
     with pytest.raises(ServeError, match="serves already"):
         serve(["mood"], port=0)
-
-
-def test_a_model_that_answers_otherwise_than_its_golden_requests_takes_no_traffic(home: Path, tmp_path: Path) -> None:
-    import shutil
-
-    source = ModelStore().resolve("mood").folder
-    folder = tmp_path / "changed"
-    shutil.copytree(source, folder)
-    for path in (folder, *folder.rglob("*")):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    rows = [json.loads(line) for line in (folder / "golden.jsonl").read_text(encoding="utf-8").splitlines()]
-    rows[1]["prediction"]["label"] = next(
-        label for label in rows[1]["prediction"]["probabilities"] if label != rows[1]["prediction"]["label"]
-    )
-    (folder / "golden.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
-    checkpoint.seal(folder, {})
-    with pytest.raises(ServeError, match="golden request 1") as refused:
-        serve([str(folder)], port=0)
-    assert "Traceback" not in str(refused.value)
-    assert "\n" not in str(refused.value)
-    import ray
-
-    assert not ray.is_initialized()
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
-def test_the_command_ends_cleanly_and_leaves_no_process(home: Path, tmp_path: Path, number: int, code: int) -> None:
-    token = tmp_path / "token"
-    token.write_text("a-token-for-this-test\n", encoding="utf-8")
-    command = [sys.executable, "-m", "heliostat", "serve", "mood@champion", "--port", "0", "--token-file", str(token)]
-    with (tmp_path / "err").open("wb") as err:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=err, text=True)
-        assert process.stdout is not None
-        said = []
-        for line in process.stdout:
-            said.append(line)
-            if "Ctrl-C ends it" in line:
-                break
-        assert process.poll() is None, (tmp_path / "err").read_text(encoding="utf-8")
-        url = next(word for line in said for word in line.split() if word.startswith("http://127.0.0.1:"))
-        children = psutil.Process(process.pid).children(recursive=True)
-        assert len(children) > 3
-        with Client(url, timeout=60) as client, pytest.raises(RefusedError) as refused:
-            client.predict("mood", LINES[:1])
-        assert refused.value.status == 401
-        with Client(url, "a-token-for-this-test", timeout=60) as client:
-            assert len(client.predict("mood", LINES[:1])) == 1
-        process.send_signal(number)
-        rest = process.stdout.read()
-        process.stdout.close()
-        assert process.wait(60) == code
-    assert rest.strip() == "stopped."
-    assert "a-token-for-this-test" not in "".join(said)
-    deadline = time.monotonic() + 20
-    while (left := [child for child in children if child.is_running()]) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert left == []

@@ -29,9 +29,14 @@ from heliostat.errors import HeliostatError
 
 LENGTHS = (3, 17, 5, 17, 1, 9, 5)
 SIZE = 90
-NARROW: dict[str, Any] = dict(
-    vocab_size=SIZE, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48, pad_token_id=1
-)
+NARROW: dict[str, Any] = {
+    "vocab_size": SIZE,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    "pad_token_id": 1,
+}
 CONFIGS = [
     BertConfig(**NARROW),
     RobertaConfig(**NARROW, max_position_embeddings=64, type_vocab_size=1),
@@ -161,8 +166,9 @@ def test_dropout_of_attention_acts_in_training_only() -> None:
     still = module(batch).states
     assert torch.equal(module(batch).states, still)
     module.train()
-    mean = torch.stack([module(batch).states for _ in range(200)]).mean(0)
-    assert float((mean - still).abs().mean()) < float((first - still).abs().mean()) / 4
+    with torch.no_grad():
+        mean = torch.stack([module(batch).states for _ in range(50)]).mean(0)
+        assert float((mean - still).abs().mean()) < float((first - still).abs().mean()) / 2
 
 
 def test_bf16_autocast_stays_near() -> None:

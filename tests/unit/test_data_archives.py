@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from heliostat.data.archives import fetch, members, pinned
 from heliostat.data.sources import open_source
 from heliostat.errors import DataError
@@ -87,12 +88,12 @@ def test_archive_with_another_hash_does_not_count() -> None:
     digest = cached(wheel({"toy/a.csv": b"text\nx\n"}), "toy-1.0-py3-none-any.whl")
     (archive,) = pinned("", "toy==1.0/x", digest).folder.glob("*.whl")
     archive.write_bytes(wheel({"toy/a.csv": b"text\nforged\n"}))
-    with pytest.raises(DataError, match="is not here"):
+    with pytest.raises(DataError, match=r"is not here"):
         open_source(f"pypi:toy==1.0/toy/a.csv#sha256={digest}")
 
 
 def test_archive_that_is_not_here_is_not_fetched_in_passing() -> None:
-    with pytest.raises(DataError, match="Fetch it first: heliostat data fetch RUN"):
+    with pytest.raises(DataError, match=r"Fetch it first: heliostat data fetch RUN"):
         open_source(f"pypi:toy==1.0/a.csv#sha256={'0' * 64}")
     assert not (home() / "archives").exists()
 
@@ -128,10 +129,11 @@ def test_fetch_through_pip_checks_the_hash(tmp_path: Path, monkeypatch: pytest.M
     (shelf / "toy-1.0-py3-none-any.whl").write_bytes(content)
     monkeypatch.setenv("PIP_FIND_LINKS", str(shelf))
     digest = hashlib.sha256(content).hexdigest()
-    with pytest.raises(DataError, match="toy==1.0 cannot be fetched"):
+    with pytest.raises(DataError, match=r"toy==1.0 cannot be fetched"):
         fetch("s", "toy==1.0/toy/a.csv", "0" * 64)
     path = fetch("s", "toy==1.0/toy/a.csv", digest)
-    assert path.is_relative_to(home() / "archives") and path.read_bytes() == content
+    assert path.is_relative_to(home() / "archives")
+    assert path.read_bytes() == content
     (shelf / "toy-1.0-py3-none-any.whl").unlink()
     assert fetch("s", "toy==1.0/toy/a.csv", digest) == path  # it is here, nobody is asked
     assert [row for _, row in open_source(f"pypi:toy==1.0/toy/a.csv#sha256={digest}").rows()] == [{"text": "x"}]

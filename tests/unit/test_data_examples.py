@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from heliostat.adapters.columns import Columns
 from heliostat.component import Column, Row, Settings
 from heliostat.data.examples import Example, ExampleMaker, Identities, grouped, needed_columns, plain
@@ -67,6 +68,16 @@ def test_bad_record_is_rejected_without_its_text(record: Row, reason: str) -> No
     assert SECRET not in outcome.reason
 
 
+class Texts(DataAdapter):
+    def examples(self, rows: Iterator[Row]) -> Iterator[Row]:
+        yield from (row["review"] for row in rows)
+
+
+def test_adapter_that_gives_no_rows_is_refused() -> None:
+    with pytest.raises(DataError, match=r"Texts.examples gave a str; an example is a dict"):
+        made({"review": "x"}, Texts())
+
+
 def test_missing_target_is_rejected() -> None:
     outcome = made(
         {"review": "x", "mark": None}, Columns(Columns.Config.model_validate({"text": "review", "label": "mark"}))
@@ -83,7 +94,7 @@ def test_missing_column_says_which_was_meant_and_what_to_type() -> None:
 
 
 def test_column_that_the_code_reads_by_name() -> None:
-    with pytest.raises(DataError, match="no column 'stars'. Did you mean 'Star Rating'.*Reviews reads it by this name"):
+    with pytest.raises(DataError, match=r"no column 'stars'. Did you mean 'Star Rating'.*Reviews reads it by"):
         made({"review": "x", "Star Rating": 5})
 
 
@@ -124,7 +135,7 @@ def test_groups_are_whole_and_in_order() -> None:
     ]
     groups = [list(Histories().examples(row for _, row in group)) for group in grouped(records, "user", "at")]
     assert groups == [[{"items": ["w", "x", "y"]}], [{"items": ["z"]}]]
-    with pytest.raises(DataError, match="no column 'user'"):
+    with pytest.raises(DataError, match=r"no column 'user'"):
         check_columns(Histories(), {"at": "int64", "item": "string"})
 
 
@@ -141,7 +152,8 @@ def test_ids_are_unique_reproducible_and_count_repeats() -> None:
     rows: list[Row] = [{"text": "x"}, {"text": "y"}, {"text": "x"}, {"text": "x"}]
     identify, again = Identities(), Identities()
     ids = [identify(row) for row in rows]
-    assert len(set(ids)) == 4 and identify.num_repeated == 2
+    assert len(set(ids)) == 4
+    assert identify.num_repeated == 2
     assert ids == [again(row) for row in rows]
     assert Identities()({"a": 1, "b": 2}) == Identities()({"b": 2, "a": 1})
     assert all(0 <= id < 2**64 for id in ids)
@@ -166,6 +178,6 @@ def test_reject_log_counts_and_tells(tmp_path: Path) -> None:
     with RejectLog(tmp_path / "rejected.jsonl") as log:
         log.extend([Reject(Place("a", 2), "bad"), Reject(Place("a", 4), "worse"), Reject(Place("a", 5), "bad")])
     check_rejects(log.total, 300, 0.01, log.reasons, log.path)
-    with pytest.raises(DataError, match="3 of 299 records are rejected.*2 x bad; 1 x worse.*data.max_rejected=0.02"):
+    with pytest.raises(DataError, match=r"3 of 299 records are rejected.*2 x bad; 1 x worse.*data.max_rejected=0.02"):
         check_rejects(log.total, 299, 0.01, log.reasons, log.path)
     assert (tmp_path / "rejected.jsonl").read_text().splitlines()[0] == '{"file": "a", "row": 2, "reason": "bad"}'

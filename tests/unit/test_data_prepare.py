@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from heliostat.component import Row
 from heliostat.data.prepare import prepare
 from heliostat.data.prepared import SPLITS, Prepared
@@ -62,7 +63,8 @@ def a_run(path: Path, *, slices: tuple[str, ...] = (), head: Any = "core.classif
 def test_prepared_folder_holds_each_example_once(tmp_path: Path) -> None:
     records = rows()
     prepared = prepare(a_run(source(tmp_path, records), slices=("shop",)))
-    assert sum(prepared.counts.values()) == len(records) and min(prepared.counts.values()) > 0
+    assert sum(prepared.counts.values()) == len(records)
+    assert min(prepared.counts.values()) > 0
     found = [example for split in SPLITS for example in prepared.examples(split)]
     assert sorted(found, key=lambda row: row["text"]) == sorted(records, key=lambda row: row["text"])
     for split in SPLITS:
@@ -125,7 +127,8 @@ def test_limit_draws_evenly_and_always_the_same(tmp_path: Path) -> None:
     backwards = a_run(source(tmp_path, records[::-1], "back.jsonl"), limit=100)
     assert sorted(kept) == sorted(example["text"] for split in SPLITS for example in prepare(backwards).examples(split))
     halves = [sum(record["text"] in kept for record in half) for half in (records[:200], records[200:])]
-    assert sum(halves) == 100 and min(halves) > 30
+    assert sum(halves) == 100
+    assert min(halves) > 30
 
 
 def test_nothing_is_fitted_on_valid_or_test(tmp_path: Path) -> None:
@@ -135,7 +138,8 @@ def test_nothing_is_fitted_on_valid_or_test(tmp_path: Path) -> None:
     prepared = prepare(a_run(source(tmp_path, records), split={"by": "column", "column": "part"}))
     assert prepared.counts == {"train": 60, "valid": 4, "test": 4}
     fitted = "".join(path.read_text(encoding="utf-8") for path in (prepared.folder / "encoder").rglob("*.json"))
-    assert "dress" in fitted and "unheardof" not in fitted
+    assert "dress" in fitted
+    assert "unheardof" not in fitted
 
 
 def test_leakage_and_stats_are_kept(tmp_path: Path) -> None:
@@ -146,7 +150,8 @@ def test_leakage_and_stats_are_kept(tmp_path: Path) -> None:
     prepared = prepare(a_run(source(tmp_path, records), split={"by": "column", "column": "part"}))
     assert prepared.leakage()["test/train"]["exact"] == 6
     stats = json.loads((prepared.folder / "stats.json").read_text())
-    assert stats["repeated"] == 1 and stats["records"] == 49
+    assert stats["repeated"] == 1
+    assert stats["records"] == 49
     assert stats["splits"]["test"]["classes"] == {"label": {"bad": 3, "good": 3}}
     assert stats["splits"]["test"]["tokens"]["p50"] > 3
 
@@ -161,7 +166,8 @@ def test_rejected_records_are_listed_with_places_and_reasons(tmp_path: Path) -> 
     assert sum(prepared.counts.values()) == len(records) - 1
     listed = [json.loads(line) for line in (prepared.folder / "rejected.jsonl").read_text().splitlines()]
     assert listed[0] == {"file": "reviews.jsonl", "row": 7, "reason": "label: is missing"}
-    assert listed[1]["row"] == 121 and "no JSON" in listed[1]["reason"]
+    assert listed[1]["row"] == 121
+    assert "no JSON" in listed[1]["reason"]
 
 
 def test_too_many_rejects_stop_and_leave_their_list(tmp_path: Path) -> None:
@@ -171,8 +177,18 @@ def test_too_many_rejects_stop_and_leave_their_list(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"12 of 120 records are rejected.*12 x text: is missing") as caught:
         prepare(a_run(source(tmp_path, records)))
     (kept,) = (home() / "rejected").glob("*.jsonl")
-    assert str(kept) in str(caught.value) and len(kept.read_text().splitlines()) == 12
+    assert str(kept) in str(caught.value)
+    assert len(kept.read_text().splitlines()) == 12
     assert list((home() / "prepared").iterdir()) == []
+
+
+def test_data_of_a_more_lenient_run_do_not_pass_a_stricter_one(tmp_path: Path) -> None:
+    records = rows()
+    records[6]["label"] = None
+    path = source(tmp_path, records)
+    prepare(a_run(path, max_rejected=0.05))
+    with pytest.raises(DataError, match=r"1 of 120 records are rejected, more than data.max_rejected=0.001"):
+        prepare(a_run(path, max_rejected=0.001))
 
 
 def test_unknown_label_in_test_is_rejected_or_stops(tmp_path: Path) -> None:
@@ -182,14 +198,15 @@ def test_unknown_label_in_test_is_rejected_or_stops(tmp_path: Path) -> None:
     path = source(tmp_path, records)
     prepared = prepare(a_run(path, split=split))
     reason = json.loads((prepared.folder / "rejected.jsonl").read_text())["reason"]
-    assert prepared.counts["test"] == 59 and reason.endswith("Did you mean 'good'?")
-    with pytest.raises(DataError, match="label 'godo' is none of the classes bad, good"):
+    assert prepared.counts["test"] == 59
+    assert reason.endswith("Did you mean 'good'?")
+    with pytest.raises(DataError, match=r"label 'godo' is none of the classes bad, good"):
         prepare(a_run(path, split=split, max_rejected=0.001))
 
 
 def test_single_class_stops(tmp_path: Path) -> None:
     records = [{**row, "label": "good"} for row in rows()]
-    with pytest.raises(DataError, match="needs two classes or more; the train split has only good"):
+    with pytest.raises(DataError, match=r"needs two classes or more; the train split has only good"):
         prepare(a_run(source(tmp_path, records)))
 
 
@@ -277,7 +294,7 @@ def test_encoder_that_refuses_one_record_loses_only_that(tmp_path: Path, install
 
 def test_columns_of_encoder_and_head_may_not_clash(tmp_path: Path, install: Callable[..., Path]) -> None:
     install("toy", PLUGIN.format(column="target"))
-    with pytest.raises(DataError, match="Lengths and Classification both give a column 'target'"):
+    with pytest.raises(DataError, match=r"Lengths and Classification both give a column 'target'"):
         prepare(of_plugin(source(tmp_path, rows())))
 
 
@@ -297,7 +314,8 @@ def test_builders_at_once_leave_one_whole_folder(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 3 and len(set(map(str, found))) == 1
+    assert len(found) == 3
+    assert len(set(map(str, found))) == 1
     found[0].verify()
     assert [path.name for path in (home() / "prepared").iterdir()] == [found[0].key]
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+
 from heliostat.evaluate.intervals import BLOCK_CELLS, Interval, compare, interval, resamples
 from heliostat.heads.classification_metrics import Accuracy, Recall
 

@@ -7,10 +7,11 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from heliostat.evaluate.intervals import ResampledMetric, resamples, score
-from heliostat.heads.classification_metrics import CalibrationError, classification_metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from heliostat.evaluate.intervals import ResampledMetric, resamples, score
+from heliostat.heads.classification_metrics import CalibrationError, classification_metrics
 
 LABELS = ("negative", "neutral", "positive")
 

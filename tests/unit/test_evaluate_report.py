@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import pytest
+
 from heliostat.baselines.tfidf import TfidfBaseline
 from heliostat.component import Row
 from heliostat.data.prepared import Prepared
 from heliostat.errors import DataError
-from heliostat.evaluate import Interval, Report, evaluate
-from heliostat.evaluate import plots
+from heliostat.evaluate import Interval, Report, evaluate, plots
 from heliostat.evaluate.page import better, signed
 from heliostat.ingest import prepare
 from heliostat.plugin import Metric, Record, TaskHead
@@ -134,12 +134,9 @@ def test_report_json_is_strict_json_of_the_documented_form(report: Report) -> No
         raise AssertionError(f"{word} is no JSON")
 
     values = json.loads(report.json.read_text(encoding="utf-8"), parse_constant=refuse)
-    assert (
-        list(values)
-        == (
-            "schema name run_id created split rows primary interval scores baselines differences slices mistakes counts "
-            "leakage run"
-        ).split()
+    assert ", ".join(values) == (
+        "schema, name, run_id, created, split, rows, primary, interval, scores, baselines, differences, slices, "
+        "mistakes, counts, leakage, run"
     )
     assert values["scores"]["macro_f1"]["value"] == pytest.approx(report.scores["macro_f1"].value)
     assert values["interval"]["resamples"] == 200
@@ -255,7 +252,7 @@ def test_two_baselines_of_one_type_are_both_there(
     report = evaluate(Predicts(check(values), predictor.head, predictor.baseline), prepared_run[1], tmp_path)
     assert list(report.baselines) == ["core.tfidf", "core.tfidf#2", "core.majority"]
     assert math.isnan(report.baselines["core.majority"]["precision_neutral"].value)
-    assert "is undefined on these rows" in report.html.read_text(encoding="utf-8")
+    assert "Undefined on these rows: precision of negative of core.majority" in report.html.read_text(encoding="utf-8")
     assert json.loads(report.json.read_text())["baselines"]["core.majority"]["precision_neutral"]["value"] is None
 
 

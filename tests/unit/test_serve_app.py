@@ -16,8 +16,9 @@ from fastapi.testclient import TestClient
 from pydantic import Field
 
 from heliostat.plugin import Classification, Record, TaskHead
-from heliostat.serve.app import build_app
+from heliostat.serve.app import ModelRoutes, build_app
 from heliostat.serve.guard import Access
+from heliostat.serve.index import IndexRoutes, merged
 from heliostat.serve.limits import Limits
 from heliostat.serve.schema import Served
 from heliostat.serve.token import allowed_hosts, digest
@@ -116,6 +117,46 @@ def test_every_bad_request_is_refused_in_one_shape() -> None:
     if folder := os.environ.get("HELIOSTAT_ARTIFACTS"):
         Path(folder).mkdir(parents=True, exist_ok=True)
         (Path(folder) / "bad_requests_app.json").write_text(json.dumps(table, indent=1), encoding="utf-8")
+
+
+def index_app() -> FastAPI:
+    names = ("sentiment", "temper")
+    models = {name: ModelRoutes(WordList(), Served(name, 3), Limits(), Access()) for name in names}
+
+    async def ask_model(name: str, what: str) -> Any:
+        routes = models[name]
+        return {"describe": routes.describe, "metrics": routes.metrics_text, "openapi": routes.app().openapi}[what]()
+
+    return IndexRoutes(names, ask_model, Limits(), Access(hosts=allowed_hosts("127.0.0.1"))).app()
+
+
+def test_the_index_above_several_models() -> None:
+    with TestClient(index_app(), base_url=HOST) as client:
+        assert client.get("/v1/models").json() == {"models": ["sentiment", "temper"]}
+        assert client.get("/v1/models/temper").json()["name"] == "temper"
+        schema = client.get("/openapi.json").json()
+        assert {PREDICT, "/v1/models/temper:predict"} <= set(schema["paths"])
+        assert {"SentimentRequest", "TemperRequest", "Review", "ErrorBody"} <= set(schema["components"]["schemas"])
+        for reference in _references(schema):
+            assert reference.removeprefix("#/components/schemas/") in schema["components"]["schemas"]
+        assert client.get("/metrics").text.count("# TYPE heliostat_queue_length gauge") == 1
+        assert "temper" in client.get("/docs").text
+        # No predicting thread was started for these two, so they are not ready, and it says so.
+        assert client.get("/readyz").json()["error"]["code"] == "not_ready"
+        for case in bad_requests("sentiment"):
+            if case.status in (404, 421):
+                answer = client.request(case.method, case.path or PREDICT, content=case.body, headers=case.headers)
+                assert (answer.status_code, answer.json()["error"]["code"]) == (case.status, case.code), case.name
+
+
+def test_equal_names_of_unequal_schemas_are_kept_apart() -> None:
+    def schema(path: str, kind: str) -> dict[str, Any]:
+        use = {"schema": {"$ref": "#/components/schemas/Text"}}
+        return {"paths": {path: use}, "components": {"schemas": {"Text": {"type": kind}}}}
+
+    whole = merged([schema("/a", "string"), schema("/b", "number"), schema("/c", "string")])
+    assert whole["components"]["schemas"] == {"Text": {"type": "string"}, "Text2": {"type": "number"}}
+    assert [use["schema"]["$ref"][-5:] for use in whole["paths"].values()] == ["/Text", "Text2", "/Text"]
 
 
 def test_predicts_in_order_and_says_which_model_answered(client: TestClient) -> None:

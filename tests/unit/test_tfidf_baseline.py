@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from heliostat.baselines.majority import MajorityBaseline
 from heliostat.baselines.tfidf import TfidfBaseline
 from heliostat.component import Row, Settings

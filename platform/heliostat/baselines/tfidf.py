@@ -70,17 +70,15 @@ class TfidfBaseline(Baseline):
         return ["\n".join(str(example.get(name) or "") for name in self.fields) for example in examples]
 
     def _pipeline(self, num_examples: int) -> Any:
+        import numpy as np
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline, make_union
 
         least = self.config.min_documents if num_examples > FEW_EXAMPLES else 1
-        words = TfidfVectorizer(
-            ngram_range=self.config.words, min_df=least, sublinear_tf=True, token_pattern=r"\b\w+\b"
-        )
-        characters = TfidfVectorizer(
-            analyzer="char_wb", ngram_range=self.config.characters, min_df=least, sublinear_tf=True
-        )
-        weight = "balanced" if self.config.class_weight == "balanced" else None
+        common: dict[str, Any] = {"min_df": least, "sublinear_tf": True, "dtype": np.float32}
+        words = TfidfVectorizer(ngram_range=self.config.words, token_pattern=r"\b\w+\b", **common)
+        characters = TfidfVectorizer(ngram_range=self.config.characters, analyzer="char_wb", **common)
+        weight = None if self.config.class_weight == "none" else self.config.class_weight
         regression = LogisticRegression(C=self.config.strength, class_weight=weight, max_iter=1000)
         return make_pipeline(make_union(words, characters), regression)

@@ -22,7 +22,7 @@ def command(
     split: Annotated[Literal["train", "valid", "test"], typer.Option(help="The examples to score on.")] = "test",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")] = None,
 ) -> None:
-    """Score a model beside its baselines: report.html, report.json and predictions.parquet, each score with an interval."""
+    """Score a model beside its baselines, with intervals: report.html, report.json and predictions.parquet."""
     from heliostat.cli.story import bars, console, show_scores
     from heliostat.evaluate import evaluate
     from heliostat.ingest import prepare

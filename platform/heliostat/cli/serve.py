@@ -105,7 +105,8 @@ def _curl(deployment: Deployment, name: str, token_file: Path | None) -> str:
     from heliostat.serve.client import Client
 
     with Client(deployment.url, deployment.token) as client:
-        samples = client.model(name)["samples"]
-    body = json.dumps({"instances": samples[:1] or [{}]}, ensure_ascii=False).replace("'", "\\u0027")
+        model = client.model(name)
+    record = model["samples"][0] if model["samples"] else dict.fromkeys(model["takes"]["properties"], "...")
+    body = json.dumps({"instances": [record]}, ensure_ascii=False).replace("'", "\\u0027")
     token = f' -H "Authorization: Bearer $(cat {token_file})"' if token_file else ""
     return f"  curl {deployment.url}/v1/models/{name}:predict{token} -H 'Content-Type: application/json' -d '{body}'"

@@ -61,6 +61,9 @@ class ExampleMaker:
             yield Reject(place, _where(error))
             return
         for values in made:
+            if not isinstance(values, Mapping):
+                wrong = f"{type(self.adapter).__name__}.examples gave a {type(values).__name__}"
+                raise DataError(f"{wrong}; an example is a dict with the head's fields.")
             yield self._checked(place, values, first)
 
     def _checked(self, place: Place, values: Row, record: Row) -> Example | Reject:

@@ -36,7 +36,10 @@ def _resolved(schema: Mapping[str, Any], rule: Mapping[str, Any]) -> Mapping[str
 
 
 def _field(name: str, rule: Mapping[str, Any], is_required: bool) -> FormField:
-    words: dict[str, Any] = {"label": name.replace("_", " ") + ("" if is_required else " (optional)"), "elem_id": f"field-{name}"}
+    words: dict[str, Any] = {
+        "label": name.replace("_", " ") + ("" if is_required else " (optional)"),
+        "elem_id": f"field-{name}",
+    }
     words["info"] = rule.get("description")
     kind = rule.get("type")
     if "enum" in rule:

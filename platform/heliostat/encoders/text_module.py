@@ -32,13 +32,12 @@ class TextModule(nn.Module):
     def forward(self, batch: Batch) -> TokenFeatures:
         """States of all tokens in the order of the batch, and the pooled state of each example."""
         tokens = batch.ragged("input_ids")
-        layout = Layout.of(tokens.lengths, tokens.values.device)
-        inputs = {
-            "input_ids": tokens.values,
-            **({TYPE_IDS: batch.ragged(TYPE_IDS).values} if TYPE_IDS in batch else {}),
-        }
-        inputs = {name: layout.lay(values).long().unsqueeze(0) for name, values in inputs.items()}
-        states = layout.restore(self._states(layout, inputs))
+        columns = {name: batch.ragged(name).values.long() for name in ("input_ids", TYPE_IDS) if name in batch}
+        if not tokens.lengths:  # One token that is dropped again: the gradients of no example are zeros, not missing.
+            columns = {name: values.new_zeros(1) for name, values in columns.items()}
+        layout = Layout.of(tokens.lengths or (1,), tokens.values.device)
+        inputs = {name: layout.lay(values).unsqueeze(0) for name, values in columns.items()}
+        states = layout.restore(self._states(layout, inputs))[: len(tokens.values)]
         table = self.transformer.get_input_embeddings().weight
         return TokenFeatures(
             pooled=self._pooled(states, tokens.offsets),

@@ -57,7 +57,7 @@ class ResampledMetric(Protocol):
         ...
 
     def resampled(self, table: pd.DataFrame, counts: Values) -> Values:
-        """The score of each resample, NaN where undefined; `counts` is how often each holds each row, [resamples, rows]."""
+        """The score of each resample, NaN where undefined. `counts`: how often it holds each row, [resamples, rows]."""
         ...
 
 

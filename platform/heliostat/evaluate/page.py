@@ -94,7 +94,11 @@ def _slice_plots(report: Report) -> Iterator[SlicePlot]:
 
 def _curves(report: Report, path: Path | None) -> str:
     found = read_curves(path) if path and path.is_file() else {}
-    return plots.curves(found, report.primary) if "loss" in found or "valid/loss" in found else ""
+    return (
+        plots.curves(found, report.primary, metric_name(report.primary))
+        if "loss" in found or "valid/loss" in found
+        else ""
+    )
 
 
 def verdict(report: Report) -> str:
@@ -128,14 +132,19 @@ def _leaks(report: Report) -> Iterator[Leak]:
 
 
 def _notes(report: Report) -> Iterator[str]:
-    every = {"": report.scores, **{f" of {address}": scores for address, scores in report.baselines.items()}}
-    for owner, scores in every.items():
+    """What the intervals leave out, in a sentence or two."""
+    never, sometimes = [], []
+    for owner, scores in {"": report.scores, **report.baselines}.items():
         for name, score in scores.items():
+            words = f"{metric_name(name)} of {owner}" if owner else metric_name(name)
             if score.left_out == report.resamples:
-                yield f"{metric_name(name)}{owner} is undefined on these rows."
+                never.append(words)
             elif score.left_out:
-                some = f"{score.left_out:,} of {report.resamples:,} resamples"
-                yield f"{metric_name(name)}{owner} is undefined on {some}, which its interval leaves out."
+                sometimes.append(f"{words} ({score.left_out:,})")
+    if never:
+        yield f"Undefined on these rows: {', '.join(never)}."
+    if sometimes:
+        yield f"Undefined on some resamples, which the interval leaves out: {', '.join(sometimes)}."
 
 
 def metric_name(name: str) -> str:

@@ -133,7 +133,7 @@ def calibration(
 
 
 def wilson(rates: Values, rows: npt.NDArray[np.int64], z: float = 1.96) -> tuple[Values, Values]:
-    """The 95 % interval of a rate seen in so many rows (Wilson 1927): it stays within 0 and 1, and wide for few rows."""
+    """The 95 % interval of a rate seen in so many rows (Wilson 1927): within 0 and 1, and wide for few rows."""
     centre = (rates + z**2 / (2 * rows)) / (1 + z**2 / rows)
     half = z / (1 + z**2 / rows) * np.sqrt(rates * (1 - rates) / rows + z**2 / (4 * rows**2))
     return centre - half, centre + half
@@ -173,16 +173,16 @@ def _whiskers(
     axes.plot(values, heights, "o", color=colour, markersize=5.5, label=label)
 
 
-def curves(found: Mapping[str, Curve], chosen: str) -> str:
-    """The loss on train and valid by step, and the score by which the best checkpoint was chosen."""
+def curves(found: Mapping[str, Curve], chosen: str, title: str) -> str:
+    """The loss on train and valid by step, and beside it the score `valid/<chosen>`, called `title`."""
     losses = {name: found[name] for name in ("loss", "valid/loss") if name in found}
     panels = [("loss", losses)] if losses else []
     if f"valid/{chosen}" in found and chosen != "loss":
-        panels.append((f"{chosen} on valid", {f"valid/{chosen}": found[f"valid/{chosen}"]}))
+        panels.append((f"{title} on valid", {f"valid/{chosen}": found[f"valid/{chosen}"]}))
     out: list[str] = []
     with _figure(8.6, 2.9, out) as figure:
         every = figure.subplots(1, max(1, len(panels)), squeeze=False)[0]
-        for axes, (title, shown) in zip(every, panels, strict=False):
+        for axes, (heading, shown) in zip(every, panels, strict=False):
             for name, curve in shown.items():
                 valid = name.startswith("valid/")
                 if not valid and len(curve.values) > 40:
@@ -196,8 +196,9 @@ def curves(found: Mapping[str, Curve], chosen: str) -> str:
                     label="valid" if valid else "train",
                     **marker,
                 )
-            axes.set_title(title)
+            axes.set_title(heading)
             axes.set_xlabel("step")
+            axes.xaxis.get_major_locator().set_params(integer=True)
             if len(shown) > 1:
                 axes.legend(fontsize=9)
     return out[0]

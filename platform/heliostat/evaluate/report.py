@@ -82,7 +82,7 @@ class Report:
         return self.folder / "predictions.parquet"
 
     def summary_rows(self, baseline: str | None = None) -> list[SummaryRow]:
-        """The scores of the whole (not those by class), the primary one first, beside one baseline (by default the first)."""
+        """The scores of the whole (not those by class), the primary one first, beside one baseline (else the first)."""
         address = baseline or next(iter(self.baselines), None)
         names = [self.primary, *(name for name in overall(self.scores) if name != self.primary)]
         return [

@@ -204,8 +204,7 @@ def _run(plans: Sequence[Any], replicas: int, cores: float, limits: Limits, acce
     """Start every application, without waiting for it."""
     from ray import serve as ray_serve
 
-    from heliostat.serve.index import Index
-    from heliostat.serve.replica import Replica
+    from heliostat.serve.replica import Index, Replica
 
     share = int(100 * cores / (len(plans) * replicas)) / 100  # cores that a replica asks for: all together they fit
     deployment = ray_serve.deployment(

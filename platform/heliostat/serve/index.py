@@ -1,19 +1,18 @@
-"""The page that stands above several models: which there are, their descriptions, readiness and metrics.
+"""What stands above several models: which there are, their descriptions, readiness and metrics. It knows no Ray.
 
 Predictions never pass through it. Serve matches an application's route prefix up to a '/' or to the end, so each
 model's application takes the prefix `/v1/models/<name>:predict`, which matches its one route and no other. Everything
-else falls to this application at `/`, which asks the models by their handles.
+else falls to this application at `/`, which asks the models.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
-from ray import serve
 from starlette.exceptions import HTTPException
 
 from heliostat.serve.description import docs_response
@@ -21,22 +20,25 @@ from heliostat.serve.guard import Access, Guard
 from heliostat.serve.limits import Limits
 from heliostat.serve.metrics import METRICS_TYPE, merged_text
 from heliostat.serve.refusal import Refusal, router_refusal
-from heliostat.serve.replica import BehindServe
 
 ANSWER_S = 5.0
 """Seconds that a model may take to describe itself."""
 
+Ask = Callable[[str, str], Awaitable[Any]]
+"""(model, what) -> its answer, where `what` is `describe`, `openapi` or `metrics`."""
 
-@serve.ingress()
-class Index:
-    """The application at `/` where several models share an address."""
 
-    def __init__(self, models: Mapping[str, Any], limits: dict[str, Any], access: Access) -> None:
-        self._models = dict(models)
-        self._limits = Limits.model_validate(limits)
+class IndexRoutes:
+    """The routes at `/` where several models share an address."""
+
+    def __init__(self, names: Sequence[str], ask: Ask, limits: Limits, access: Access) -> None:
+        self._names = tuple(names)
+        self._ask_model = ask
+        self._limits = limits
         self._access = access
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
+    def app(self) -> FastAPI:
+        """The application."""
         app = FastAPI(
             openapi_url=None,
             redirect_slashes=False,
@@ -44,8 +46,9 @@ class Index:
             redoc_url=None,
             exception_handlers={HTTPException: self._refused},
         )
+        for name in self._names:
+            app.get(f"/v1/models/{name}", response_model=None)(self._description_of(name))
         app.get("/v1/models", response_model=None)(self._list)
-        app.get("/v1/models/{name}", response_model=None)(self._model)
         app.get("/healthz", response_model=None)(self._healthz)
         app.get("/readyz", response_model=None)(self._readyz)
         app.get("/metrics", response_model=None)(self._metrics)
@@ -54,27 +57,27 @@ class Index:
         app.add_middleware(
             Guard, limits=self._limits, access=self._access, answered=lambda scope, status, seconds: None
         )
-        app.add_middleware(BehindServe)
         return app
 
-    async def _ask(self, name: str, method: str) -> Any:
+    async def _ask(self, name: str, what: str) -> Any:
         try:
             async with asyncio.timeout(ANSWER_S):
-                return await getattr(self._models[name], method).remote()
+                return await self._ask_model(name, what)
         except Exception:  # whatever keeps a model from answering, it is not ready
             message = f"The model {name} does not answer now."
             raise Refusal(503, "not_ready", message, headers={"Retry-After": "1"}) from None
 
-    async def _ask_all(self, method: str) -> list[Any]:
-        return list(await asyncio.gather(*(self._ask(name, method) for name in self._models)))
+    async def _ask_all(self, what: str) -> list[Any]:
+        return list(await asyncio.gather(*(self._ask(name, what) for name in self._names)))
+
+    def _description_of(self, name: str) -> Callable[[], Awaitable[JSONResponse]]:
+        async def description() -> JSONResponse:
+            return JSONResponse(await self._ask(name, "describe"))
+
+        return description
 
     async def _list(self) -> JSONResponse:
-        return JSONResponse({"models": list(self._models)})
-
-    async def _model(self, name: str) -> JSONResponse:
-        if name not in self._models:
-            raise router_refusal(HTTPException(404), "/v1/models/", list(self._models))
-        return JSONResponse(await self._ask(name, "describe"))
+        return JSONResponse({"models": list(self._names)})
 
     async def _healthz(self) -> JSONResponse:
         return JSONResponse({"status": "ok"})
@@ -95,7 +98,7 @@ class Index:
 
     async def _refused(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        raise router_refusal(error, request.scope["path"], list(self._models))
+        raise router_refusal(error, request.scope["path"], self._names)
 
 
 def merged(schemas: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""What runs in a replica's process: one model behind its own application, its golden requests answered first."""
+"""What Serve runs: a model behind its application, its golden requests answered first; and the index above several."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from heliostat.predict import Predictor
 from heliostat.predict.predictor import Precision
 from heliostat.serve.app import ModelRoutes
 from heliostat.serve.guard import Access
+from heliostat.serve.index import IndexRoutes
 from heliostat.serve.limits import Limits
 from heliostat.serve.schema import Served
 
@@ -82,3 +84,20 @@ class Replica:
     def metrics(self) -> bytes:
         """As `GET /metrics`, for the index."""
         return self._routes.metrics_text()
+
+
+@serve.ingress()
+class Index:
+    """The application at `/` where several models share an address; it asks them by their Serve handles."""
+
+    def __init__(self, models: Mapping[str, Any], limits: dict[str, Any], access: Access) -> None:
+        self._models = dict(models)
+        self._routes = IndexRoutes(list(models), self._ask, Limits.model_validate(limits), access)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        app = self._routes.app()
+        app.add_middleware(BehindServe)
+        return app
+
+    async def _ask(self, name: str, what: str) -> Any:
+        return await getattr(self._models[name], what).remote()

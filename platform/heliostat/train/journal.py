@@ -21,6 +21,7 @@ class Journal:
         """Start writing after `step`: rows beyond it, left by a process that died, are dropped."""
         if not self.is_writer:
             return
+        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "metrics.jsonl"
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= step]
         path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")

@@ -44,38 +44,44 @@ def fit(run: Run, prepared: Prepared, worker: Worker, folder: Path) -> Outcome:
     """
     started = time.monotonic()
     trainee = Trainee.build(run, prepared, worker, folder)
-    timetable = Timetable.of(run.train, trainee.plan)
-    position, history = trainee.restore()
-    trainee.journal.open(position.step)
-    reason = ""
-    for position, rows in _global_batches(trainee, timetable, position):  # noqa: B020  (a resumed run starts further on)
-        lr = run.train.lr * lr_factor(
-            timetable.progress(position), warmup=run.train.warmup, schedule=run.train.schedule
-        )
-        update = make_update(trainee, rows, position, lr)
-        _refuse_nan(run, update, position)
-        after = timetable.next(position)
-        trainee.log(update, after, lr, timetable.num_steps)
-        if timetable.validates(after):
-            check_truth(worker, trainee.model, after.step)
-            history = [*history, trainee.validate(after)]
-            trainee.save(after, history)
-            decision = after_validation(history, run.train.patience)
-            if isinstance(decision, Stop):
-                reason = decision.reason
-                break
-        elif update.stop or timetable.checkpoints(after):
-            trainee.save(after, history)
-        elif after.step == 1:
-            check_truth(worker, trainee.model, after.step)
-        if update.stop:
-            trainee.close()
-            raise Stopped(f"stopped after step {after.step}; its checkpoint is kept.")
-    trainee.close()
+    try:
+        reason, history = _train(trainee)
+    finally:
+        trainee.close()
     leader = best(history)
     if leader is None:
         raise TrainError("the training ended without a validation: train.max_steps or train.epochs leaves no step.")
     return Outcome(trainee.position.step, leader, time.monotonic() - started, reason)
+
+
+def _train(trainee: Trainee) -> tuple[str, list[Validation]]:
+    """Make every update that is left. Returns why training ended early, if it did, and all validations."""
+    run, worker = trainee.run, trainee.worker
+    timetable = Timetable.of(run.train, trainee.plan)
+    start, history = trainee.restore()
+    trainee.journal.open(start.step)
+    decision = after_validation(history, run.train.patience)
+    if isinstance(decision, Stop):  # it had come to its end before it was resumed
+        return decision.reason, history
+    for position, rows in _global_batches(trainee, timetable, start):
+        lr = run.train.lr * lr_factor(timetable.progress(position), run.train.warmup, run.train.schedule)
+        update = make_update(trainee, rows, position, lr)
+        _refuse_nan(run, update, position)
+        after = timetable.next(position)
+        trainee.log(update, after, lr, timetable.num_steps)
+        if after.step == 1 or timetable.validates(after):
+            check_truth(worker, trainee.model, after.step)
+        if timetable.validates(after):
+            history = [*history, trainee.validate(after)]
+            trainee.save(after, history)
+            decision = after_validation(history, run.train.patience)
+            if isinstance(decision, Stop):
+                return decision.reason, history
+        elif update.stop or timetable.checkpoints(after):
+            trainee.save(after, history)
+        if update.stop:
+            raise Stopped(f"stopped after step {after.step}; its checkpoint is kept.")
+    return "", history
 
 
 def _global_batches(trainee: Trainee, timetable: Timetable, start: Position) -> Iterator[tuple[Position, Rows]]:

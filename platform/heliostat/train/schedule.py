@@ -6,7 +6,7 @@ import math
 from typing import Literal
 
 
-def lr_factor(progress: float, *, warmup: float, schedule: Literal["constant", "linear", "cosine"]) -> float:
+def lr_factor(progress: float, warmup: float, schedule: Literal["constant", "linear", "cosine"]) -> float:
     """The share of the peak learning rate at `progress` (0 at the first update, 1 after the last).
 
     Rises linearly over the first `warmup` of the training; then stays, falls linearly to 0, or falls as

@@ -164,7 +164,9 @@ def golden_answers(parts: Parts, model: Model, device: torch.device) -> list[tup
 
     answers = []
     for sample in parts.head.samples:
-        asked = parts.head.takes.model_validate(sample).model_dump()  # as a request is: defaults and conversions included
+        asked = parts.head.takes.model_validate(
+            sample
+        ).model_dump()  # as a request is: defaults and conversions included
         encoded = parts.encoder.encode([asked])
         batch = collate(encoded, np.zeros(1, dtype=np.uint64)).to(device)
         answers.append((dict(sample), model.predict(batch)[0]))

@@ -1,0 +1,199 @@
+"""The stages of one preparation: read, divide, fit, encode, report. Each is one pass over files in its work folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from heliostat.batch import Encoded
+from heliostat.data.diagnosis import diagnose
+from heliostat.data.encode import CHUNK
+from heliostat.data.engine import Engine, Progress
+from heliostat.data.examples import Example, ExampleMaker, Identities, needed_columns
+from heliostat.data.leakage import leakage
+from heliostat.data.missing import check_columns
+from heliostat.data.rejects import Reject, RejectLog, check_rejects
+from heliostat.data.shards import write_shards
+from heliostat.data.sources import Source
+from heliostat.data.split import SPLITS, Split, assign, key_of
+from heliostat.data.stats import Stats
+from heliostat.data.stored import Stored, StoredWriter, read_stored, read_values
+from heliostat.errors import DataError, RejectedRecord
+from heliostat.plugin import Encoder, TaskHead
+from heliostat.run import Run, build
+
+
+@dataclass
+class Preparation:
+    """One preparation on its way through the stages."""
+
+    run: Run
+    source: Source
+    work: Path
+    progress: Progress
+    engine: Engine
+    rejects_kept: Path
+    """Where the list of rejects lies after they stop the run, when the work folder is gone."""
+    num_records: int = 0
+    stats: Stats = field(default_factory=Stats)
+
+    def build(self) -> dict[Split, int]:
+        """All stages; the count of examples of each split."""
+        (self.work / "run.json").write_text(json.dumps(self.run.dump(), indent=1, ensure_ascii=False), encoding="utf-8")
+        parts = build(self.run)
+        columns = self.source.columns()
+        check_columns(parts.adapter, columns)
+        carried = needed_columns(self.run.evaluate.slices, self.run.data.split.model_dump())
+        maker = ExampleMaker(parts.adapter, parts.head, columns, carried)
+        with RejectLog(self.work / "rejected.jsonl") as self.rejects:
+            self._divide(self._read(maker))
+            self._fit(parts.encoder, parts.head)
+            counts = {split: self._encode(split, parts.encoder, parts.head) for split in SPLITS}
+            self._refuse_rejects(maker)
+        self._refuse_empty(counts)
+        shutil.rmtree(self.work / "spool")
+        self._report(parts.head, counts)
+        return counts
+
+    def _read(self, maker: ExampleMaker) -> list[Any]:
+        """Write every example to the spool; the split key of each, in order."""
+        keys: list[Any] = []
+        identify, told = Identities(), 0
+        self.progress("reading", 0, None)
+        takes = tuple(maker.head.takes.model_fields)
+        with StoredWriter(self.work / "spool" / "all.parquet") as spool:
+            for made in self.engine.make(self.source, maker):
+                self.num_records += made.num_records
+                for outcome in made.outcomes:
+                    try:
+                        example = _accepted(outcome)
+                        key = key_of(self.run.data.split, example.carried | example.values, takes)
+                    except RejectedRecord as error:
+                        self.rejects.add(Reject(outcome.place, str(error)))
+                        continue
+                    keys.append(key)
+                    spool.add(_stored(identify(example.values), example))
+                if self.num_records // CHUNK > told:
+                    told = self.num_records // CHUNK
+                    self.progress("reading", self.num_records, None)
+        self.stats.set("repeated", identify.num_repeated)
+        self._refuse_rejects(maker)
+        if not keys:
+            raise DataError(
+                f"data.source={self.run.data.source}: its {self.num_records} records give no example: "
+                f"{type(maker.adapter).__name__} leaves all of them out. Check the adapter's settings."
+            )
+        return keys
+
+    def _refuse_rejects(self, maker: ExampleMaker) -> None:
+        reasons = Counter(dict(self.rejects.reasons.most_common()))
+        check_rejects(
+            self.rejects.total,
+            self.num_records,
+            self.run.data.max_rejected,
+            reasons,
+            self.rejects_kept,
+            lambda: diagnose(self.source, maker, reasons, self.num_records),
+        )
+
+    def _divide(self, keys: list[Any]) -> None:
+        """Write each split to a spool of its own, `data.limit` kept."""
+        spool = self.work / "spool"
+        kept = self._kept(len(keys))
+        sides = np.full(len(keys), -1, dtype=np.int8)
+        sides[kept] = assign(self.run.data.split, [keys[index] for index in kept.tolist()])
+        with ExitStack() as stack:
+            writers = [stack.enter_context(StoredWriter(spool / f"{split}.parquet")) for split in SPLITS]
+            for side, stored in zip(sides.tolist(), read_stored(spool / "all.parquet"), strict=True):
+                if side >= 0:
+                    writers[side].add(stored)
+        (spool / "all.parquet").unlink()
+
+    def _kept(self, count: int) -> Any:
+        """The places of the examples with the smallest ids, which are hashes: an even draw over the source."""
+        limit = self.run.data.limit
+        if limit is None or limit >= count:
+            return np.arange(count)
+        ids = (stored.id for stored in read_stored(self.work / "spool" / "all.parquet"))
+        return np.sort(np.argsort(np.fromiter(ids, dtype=np.uint64, count=count), kind="stable")[:limit])
+
+    def _fit(self, encoder: Encoder, head: TaskHead) -> None:
+        train = self.work / "spool" / "train.parquet"
+        for name, part in (("head", head), ("encoder", encoder)):
+            self.progress("fitting", 0, None)
+            part.fit(read_values(train))
+            (self.work / name).mkdir()
+            part.save(self.work / name)
+
+    def _encode(self, split: Split, encoder: Encoder, head: TaskHead) -> int:
+        """Write the shards of a split, and its examples in the same order; their count."""
+        stored = self.work / "spool" / f"{split}.parquet"
+        with StoredWriter(self.work / "examples" / f"{split}.parquet") as examples:
+
+            def good() -> Iterator[tuple[int, Encoded]]:
+                for example, encoded in self.engine.encode(encoder, head, stored):
+                    if isinstance(encoded, str):
+                        self.rejects.add(Reject(example.place, encoded))
+                        continue
+                    examples.add(example)
+                    if examples.count % CHUNK == 0:
+                        self.progress(f"encoding {split}", examples.count, None)
+                    yield example.id, encoded
+
+            write_shards(good(), self.work / split)
+        self.progress(f"encoding {split}", examples.count, examples.count)
+        return examples.count
+
+    def _refuse_empty(self, counts: Mapping[Split, int]) -> None:
+        empty = [split for split, count in counts.items() if not count]
+        if empty:
+            top = self.rejects.reasons.most_common(1)
+            raise DataError(
+                f"every example of {empty[0]} is rejected in encoding: {top[0][0] if top else 'no reason'}."
+            )
+
+    def _report(self, head: TaskHead, counts: Mapping[Split, int]) -> None:
+        self.progress("checking", 0, None)
+        fields = list(type(head).takes.model_fields)
+        found = leakage({split: list(_texts(self.work / "examples" / f"{split}.parquet", fields)) for split in SPLITS})
+        _write_json(self.work / "leakage.json", found)
+        self.stats.set("records", self.num_records)
+        self.stats.set("rejected", self.rejects.total)
+        self.stats.set("reasons", dict(self.rejects.reasons.most_common(20)))
+        for split in SPLITS:
+            targets = read_values(self.work / "examples" / f"{split}.parquet")
+            self.stats.describe(split, counts[split], self.work / split, targets, head.target_fields)
+        _write_json(self.work / "stats.json", self.stats.values)
+        self.progress("checking", 1, 1)
+
+
+def _accepted(outcome: Example | Reject) -> Example:
+    if isinstance(outcome, Reject):
+        raise RejectedRecord(outcome.reason)
+    return outcome
+
+
+def _stored(id: int, example: Example) -> Stored:
+    values, carried = (json.dumps(part, ensure_ascii=False) for part in (example.values, example.carried))
+    return Stored(id, example.place, values, carried)
+
+
+def _texts(path: Path, fields: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """(id, text) of each example that has a text among the fields that the head takes."""
+    for stored in read_stored(path):
+        values = stored.values
+        texts = [values[name] for name in fields if isinstance(values.get(name), str)]
+        if texts:
+            yield stored.id, "\n".join(texts)
+
+
+def _write_json(path: Path, values: Any) -> None:
+    path.write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding="utf-8")

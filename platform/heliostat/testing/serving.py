@@ -1,0 +1,77 @@
+"""Checks of a checkpoint behind HTTP: the application that a replica runs, and the demo page over it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from heliostat.testing.rehearsal import Fault, Rehearsal
+
+
+def serves(rehearsal: Rehearsal) -> str:
+    """Over HTTP the samples get the answers that the predictor gives, and a record of another form is refused."""
+    import httpx
+
+    name, questions = rehearsal.run.name, [dict(sample) for sample in rehearsal.parts.head.samples]
+    with _deployed(rehearsal) as url:
+        answer = httpx.post(f"{url}/v1/models/{name}:predict", json={"instances": questions}, timeout=60)
+        refused = httpx.post(f"{url}/v1/models/{name}:predict", json={"instances": [{"no such field": 1}]}, timeout=60)
+        schema = httpx.get(f"{url}/openapi.json", timeout=60)
+    if answer.status_code != 200:
+        raise Fault(f"the samples were answered with status {answer.status_code}: {answer.text[:300]}")
+    if answer.json()["predictions"] != rehearsal.predictor.predict(questions):
+        raise Fault("the served answers differ from those of the same checkpoint in this process.")
+    if refused.status_code != 422:
+        raise Fault(f"a record of another form was answered with status {refused.status_code}, not 422.")
+    if f"/v1/models/{name}:predict" not in schema.json()["paths"]:
+        raise Fault("the predict route is missing in /openapi.json.")
+    return f"{len(questions)} samples answered, a wrong record refused with 422"
+
+
+def demo_answers(rehearsal: Rehearsal) -> str:
+    """The page generated from the head's records is built, and asked each sample it gives an answer."""
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    from heliostat.demo.form import build_form, values_of
+    from heliostat.demo.page import build_page
+    from heliostat.serve.client import Client
+
+    name, head = rehearsal.run.name, rehearsal.parts.head
+    with _deployed(rehearsal) as url:
+        client = Client(url)
+        page = build_page(client, name, head.demo() if head.demo else None)
+        ask = next((fn for fn in page.fns.values() if fn.api_name == f"ask-{name}"), None)
+        if ask is None or ask.fn is None:
+            raise Fault("the page has no button that asks the model.")
+        fields = build_form(client.model(name)["takes"])
+        answers: list[Any] = [ask.fn(*values_of(fields, sample)) for sample in head.samples]
+    if not all(name in answer[1] for answer in answers):
+        raise Fault("the page does not say which model answered.")
+    return f"{len(answers)} samples asked on its page"
+
+
+@contextmanager
+def _deployed(rehearsal: Rehearsal) -> Iterator[str]:
+    """The model's own application behind a real server on a free port of this machine."""
+    import uvicorn
+
+    from heliostat.serve.app import build_app
+    from heliostat.serve.schema import Served
+
+    app = build_app(rehearsal.predictor, Served(rehearsal.run.name, 1))
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        try:
+            while thread.is_alive() and not server.started:
+                time.sleep(0.02)
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(timeout=30)

@@ -1,0 +1,95 @@
+"""Training on Ray Train's workers: the loss is that of one worker, and every rank takes every step."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from heliostat import checkpoint
+from heliostat.errors import TrainError
+from heliostat.run import Run, check
+from heliostat.train.launch import train
+
+NUM_ROWS = 65
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """65 train rows, which two workers cannot share evenly, and some for the other splits."""
+    path = tmp_path_factory.mktemp("rows") / "rows.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label", "split"])
+        for number in range(NUM_ROWS + 20):
+            split = "train" if number < NUM_ROWS else "valid" if number < NUM_ROWS + 10 else "test"
+            mood = "good lovely" if number % 3 else "bad poor"
+            writer.writerow([f"{mood} {'word ' * (number % 7)}{number}", "glad" if number % 3 else "sad", split])
+    return path
+
+
+def _run(rows: Path, num_workers: int, **train_settings: Any) -> Run:
+    return check(
+        {
+            "name": "rows",
+            "data": {"adapter": "core.columns", "source": str(rows), "split": {"by": "column", "column": "split"}},
+            "encoder": {"type": "core.text", "preset": "tiny", "vocab_size": 300, "dropout": 0.0},
+            "head": {"type": "core.classification", "dropout": 0.0, "class_weights": "balanced"},
+            "train": {
+                "epochs": 3,
+                "tokens_per_batch": 64,
+                "tokens_per_micro_batch": 24,
+                "precision": "fp32",
+                "log_every": 1,
+                "lr": 2e-3,
+                **train_settings,
+            },
+            "scaling": {"num_workers": num_workers},
+        }
+    )
+
+
+def _losses(folder: Path) -> list[float]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [row["loss"] for row in rows if "loss" in row]
+
+
+def test_the_loss_does_not_depend_on_the_number_of_workers(
+    rows: Path, ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HELIOSTAT_HOME", str(tmp_path))
+    alone, together = (train(_run(rows, num_workers)) for num_workers in (1, 2))
+    losses = _losses(alone.folder)
+    assert len(losses) == alone.steps == together.steps
+    assert _losses(together.folder) == pytest.approx(losses, rel=1e-4)
+    manifest = checkpoint.verify(together.checkpoint)
+    assert manifest["trainer"]["in_effect"]["world_size"] == 2
+    assert manifest["trainer"]["in_effect"]["strategy"] == "ddp"
+
+
+def test_a_worker_without_rows_still_steps(
+    rows: Path, ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HELIOSTAT_HOME", str(tmp_path))
+    settings = {"tokens_per_batch": 1, "max_steps": 12}  # one example a batch: the second worker has none
+    alone, together = (train(_run(rows, num_workers, **settings)) for num_workers in (1, 2))
+    assert _losses(together.folder) == pytest.approx(_losses(alone.folder), rel=1e-4)
+
+
+def test_workers_that_can_never_come_are_refused_at_once(
+    rows: Path, ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HELIOSTAT_HOME", str(tmp_path))
+    with pytest.raises(TrainError, match=r"scaling\.num_workers is 99 and the cluster has 2 CPUs: take 2 workers"):
+        train(_run(rows, 99))
+
+
+def test_an_error_of_the_user_on_a_worker_is_not_tried_again(
+    rows: Path, ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HELIOSTAT_HOME", str(tmp_path))
+    with pytest.raises(TrainError, match=r"not finite at step \d+: lower train\.lr"):
+        train(_run(rows, 2, lr=1e30, clip_norm=None))

@@ -1,0 +1,135 @@
+"""The training loop in this process: resume, stop, and what it does with a loss that is not finite."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from heliostat import checkpoint
+from heliostat.data.prepare import prepare
+from heliostat.data.prepared import Prepared
+from heliostat.errors import Stopped, TrainError
+from heliostat.run import Run, check
+from heliostat.train.loop import fit
+from heliostat.train.worker import LocalWorker, set_threads
+
+_WORDS = {"good": ["lovely", "great", "warm"], "bad": ["awful", "thin", "poor"]}
+_FILLERS = ["the", "dress", "is", "a", "very", "and", "my", "shirt", "it", "was"]
+
+
+@pytest.fixture(scope="module")
+def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 made-up lines of two moods."""
+    dice = random.Random(3)
+    path = tmp_path_factory.mktemp("reviews") / "reviews.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        for number in range(120):
+            label = dice.choice(["good", "bad"])
+            words = [
+                dice.choice(_WORDS[label] if dice.random() < 0.3 else _FILLERS) for _ in range(dice.randint(3, 20))
+            ]
+            writer.writerow([f"{' '.join(words)} {number}", label])
+    return path
+
+
+@pytest.fixture(scope="module")
+def toy(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Run, Prepared]]:
+    """toy(epochs=2, ...) is a run with these train settings and its prepared data."""
+    home = tmp_path_factory.mktemp("home")
+    set_threads(1)
+
+    def make(dropout: float = 0.1, **train: Any) -> tuple[Run, Prepared]:
+        run = check(
+            {
+                "name": "toy",
+                "data": {"adapter": "core.columns", "source": str(reviews), "split": {"valid": 0.2, "test": 0.1}},
+                "encoder": {"type": "core.text", "preset": "tiny", "vocab_size": 300, "dropout": dropout},
+                "head": {"type": "core.classification", "dropout": dropout},
+                "train": {"epochs": 2, "tokens_per_batch": 256, "log_every": 1, "seed": 5, **train},
+            }
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HELIOSTAT_HOME", str(home))
+            return run, prepare(run)
+
+    return make
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    files = checkpoint.verify(folder)["files"]
+    return {name: files[name]["sha256"] for name in sorted(files) if name.endswith((".safetensors", "trainer.json"))}
+
+
+def _newest(folder: Path) -> Path:
+    path = checkpoint.newest(folder / "checkpoints")
+    assert path is not None
+    return path
+
+
+@pytest.mark.parametrize("settings", [{}, {"ema": 0.9, "tokens_per_micro_batch": 64, "checkpoint_every": 2}])
+def test_a_run_stopped_at_any_step_ends_bit_identical(
+    toy: Callable[..., tuple[Run, Prepared]], tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    run, prepared = toy(**settings)
+    whole = fit(run, prepared, LocalWorker(), tmp_path / "whole")
+    for stop_at in (1, whole.step // 2, whole.step - 1):
+        folder = tmp_path / f"stopped-{stop_at}"
+        asked = iter(range(1, 1000))
+        with pytest.raises(Stopped, match=f"step {stop_at}"):
+            fit(run, prepared, LocalWorker(lambda asked=asked, at=stop_at: next(asked) >= at), folder)
+        assert fit(run, prepared, LocalWorker(), folder).best == whole.best
+        assert _hashes(_newest(folder)) == _hashes(_newest(tmp_path / "whole"))
+
+
+def test_a_damaged_checkpoint_is_passed_over(toy: Callable[..., tuple[Run, Prepared]], tmp_path: Path) -> None:
+    run, prepared = toy(checkpoint_every=2, keep_checkpoints=5)
+    fit(run, prepared, LocalWorker(), tmp_path / "whole")
+    last = _newest(tmp_path / "whole")
+    expected = _hashes(last)
+    weights = last / "encoder" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    assert _newest(tmp_path / "whole") < last
+    fit(run, prepared, LocalWorker(), tmp_path / "whole")
+    assert _hashes(_newest(tmp_path / "whole")) == expected
+
+
+def test_micro_batches_do_not_change_the_loss(toy: Callable[..., tuple[Run, Prepared]], tmp_path: Path) -> None:
+    losses = []
+    for name, size in (("one", 256), ("many", 32)):
+        run, prepared = toy(dropout=0.0, tokens_per_micro_batch=size, precision="fp32")
+        fit(run, prepared, LocalWorker(), tmp_path / name)
+        rows = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        losses.append([row["loss"] for row in rows if "loss" in row])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_a_way_out(
+    toy: Callable[..., tuple[Run, Prepared]], tmp_path: Path
+) -> None:
+    run, prepared = toy(lr=1e30, clip_norm=None, epochs=3)
+    with pytest.raises(TrainError, match=r"not finite at step \d+: lower train\.lr"):
+        fit(run, prepared, LocalWorker(), tmp_path / "nan")
+
+
+def test_patience_ends_a_run_that_gets_no_better(toy: Callable[..., tuple[Run, Prepared]], tmp_path: Path) -> None:
+    run, prepared = toy(lr=1e-9, epochs=50, patience=2)
+    outcome = fit(run, prepared, LocalWorker(), tmp_path / "patient")
+    assert "no better validation for 2 in a row" in outcome.reason
+    assert outcome.step < 50 * 5
+
+
+def test_old_checkpoints_go_and_the_best_stays(toy: Callable[..., tuple[Run, Prepared]], tmp_path: Path) -> None:
+    run, prepared = toy(epochs=4, checkpoint_every=1, keep_checkpoints=1)
+    outcome = fit(run, prepared, LocalWorker(), tmp_path / "kept")
+    left = {path.name for path in (tmp_path / "kept" / "checkpoints").iterdir()}
+    assert left == {f"step-{outcome.step:08d}", f"step-{outcome.best.step:08d}"}
