@@ -44,7 +44,8 @@ class Ragged:
 
     def split(self) -> tuple[Tensor, ...]:
         """The values of each example."""
-        return self.values.split(list(self.lengths))
+        pieces: tuple[Tensor, ...] = self.values.split(list(self.lengths))  # type: ignore[no-untyped-call]
+        return pieces
 
     def stacked(self) -> Tensor:
         """[examples, length], for a column whose examples all have the same length."""

@@ -18,6 +18,7 @@ Each prints as one sentence without a traceback: what must hold, what was found,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 
@@ -74,7 +75,8 @@ class TrainError(HeliostatError):
     """A training cannot start or cannot go on."""
 
 
-class ExampleProblem(NamedTuple):
+@dataclass(frozen=True)
+class ExampleProblem:
     """One field of one example that cannot be answered. It never holds the value: a request may be private."""
 
     index: int

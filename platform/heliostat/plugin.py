@@ -108,7 +108,9 @@ class DataAdapter(Component):
 class EncoderModule(Protocol):
     """What an encoder's `module` returns: an `nn.Module` from a batch to features."""
 
-    def __call__(self, batch: Batch) -> Features: ...
+    def __call__(self, batch: Batch) -> Features:
+        """The features of a batch."""
+        ...
 
 
 class Encoder(Fitted):
@@ -165,11 +167,13 @@ class HeadModule(Protocol):
 class Metric(Protocol):
     """A score over the table of predictions: one row an example, its targets as `target_<field>` beside its predictions.
 
-    NaN or a ValueError says that it is undefined there. With a method `resampled(table, counts)` it scores many bootstrap
-    resamples at once, which makes intervals fast (`heliostat.evaluate.intervals.ResampledMetric`).
+    NaN or a ValueError says that it is undefined there. With a method `resampled(table, counts)` it scores many
+    bootstrap resamples at once, which makes intervals fast (`heliostat.evaluate.intervals.ResampledMetric`).
     """
 
-    def __call__(self, table: pd.DataFrame) -> float: ...
+    def __call__(self, table: pd.DataFrame) -> float:
+        """The score of the rows of `table`."""
+        ...
 
 
 class TaskHead(Fitted):
@@ -198,7 +202,7 @@ class TaskHead(Fitted):
     batch_dependent: ClassVar[bool] = False
     """Whether the loss reads other examples of the batch (in-batch negatives), so that it varies with num_workers."""
     private: ClassVar[bool] = False
-    """Whether its records are private (medical, finance): reports and logs then name examples by id and show no text."""
+    """Whether its records are private (medical, finance): reports and logs name examples by id and show no text."""
 
     def fit(self, examples: Iterable[Row]) -> None:
         """Learn what targets need (the set of labels) from the train examples. `examples` may be iterated once."""

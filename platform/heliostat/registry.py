@@ -160,6 +160,17 @@ def installed(base: type[C]) -> dict[str, type[C]]:
     }
 
 
+def address_of(component: type[Component]) -> str | None:
+    """The address under which a class is registered, or None for a class that no installed plugin registers."""
+    package = component.__module__.partition(".")[0]
+    for plugin, point in entry_points().items():
+        if point.module.partition(".")[0] == package:
+            for name, registered in load_plugin(plugin).components.items():
+                if registered is component:
+                    return f"{plugin}.{name}"
+    return None
+
+
 def package_folder(plugin: str) -> Path | None:
     """The folder of a plugin's package (where `runs/` and `data/` lie), found without importing it."""
     point = entry_points().get(plugin)

@@ -1,4 +1,4 @@
-"""The door holds for what no text classifier resembles: four plugins of one file each, from raw records to predictions."""
+"""The door holds for what no text classifier resembles: four plugins of one file each, from raw to predictions."""
 
 from __future__ import annotations
 
@@ -273,3 +273,12 @@ def test_text_is_generated(home: Path) -> None:
         "D",
         "DCA",
     ]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_each_plugin_keeps_every_promise(case: Case, home: Path) -> None:
+    from heliostat.testing import check_plugin
+
+    results = check_plugin(case.name, run_of(case, home))
+    assert [result.name for result in results if not result.passed] == []
+    assert len(results) == 8

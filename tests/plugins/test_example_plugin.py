@@ -1,4 +1,4 @@
-"""What plugins/README.md and `heliostat new-plugin` promise: the plugin written there is whole and keeps its promises."""
+"""The plugin of plugins/README.md and of `heliostat new-plugin` is whole and keeps its promises."""
 
 from __future__ import annotations
 

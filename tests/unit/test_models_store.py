@@ -70,6 +70,7 @@ def test_the_card_reads_as_a_model_card(store: ModelStore, tiny_checkpoint: Path
     for part in (
         "## Intended use",
         "Made for tests.",
+        "| probabilities | dict[str, float] |",
         "0.500 [0.400, 0.600] | 0.300",
         'heliostat.load("mood:1")',
         "undefined",

@@ -16,10 +16,10 @@ from heliostat.features import FeatureSpec
 from heliostat.plugin import Classification, Column, DataAdapter, Demo, Settings
 
 DOOR = [
-    "Baseline", "Batch", "Classification", "Column", "Component", "DataAdapter", "DataError", "Decoder", "Demo", "Draws",
-    "Encoded", "Encoder", "EncoderModule", "FeatureSpec", "Features", "Field", "HeadModule", "HeliostatError", "Metric",
-    "Name", "PooledFeatures", "Ragged", "Record", "Registry", "RejectedRecord", "Row", "Seq2SeqFeatures", "Settings",
-    "Tally", "TaskHead", "TokenFeatures", "Vocabulary",
+    "Baseline", "Batch", "Classification", "Column", "Component", "DataAdapter", "DataError", "Decoder", "Demo",
+    "Draws", "Encoded", "Encoder", "EncoderModule", "FeatureSpec", "Features", "Field", "HeadModule",
+    "HeliostatError", "Metric", "Name", "PooledFeatures", "Ragged", "Record", "Registry", "RejectedRecord", "Row",
+    "Seq2SeqFeatures", "Settings", "Tally", "TaskHead", "TokenFeatures", "Vocabulary",
 ]  # fmt: skip
 
 
@@ -39,7 +39,11 @@ def test_a_name_that_is_not_there_says_so() -> None:
 
 
 def test_the_door_imports_nothing_heavy() -> None:
-    code = "import sys, heliostat.plugin; heliostat.plugin.Classification; print(sorted({'torch', 'ray', 'transformers'} & set(sys.modules)))"
+    code = (
+        "import sys, heliostat.plugin\n"
+        "heliostat.plugin.Classification\n"
+        "print(sorted({'torch', 'ray', 'transformers'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -93,7 +97,9 @@ def test_a_classification_says_what_is_wrong_with_the_labels(
 
 def test_an_unknown_label_is_answered_with_a_guess() -> None:
     head = Classification(Classification.Config(labels=("negative", "positive")))
-    with pytest.raises(DataError, match="'postive' is none of the classes negative, positive. Did you mean 'positive'"):
+    with pytest.raises(
+        DataError, match=r"'postive' is none of the classes negative, positive. Did you mean 'positive'"
+    ):
         head.encode([{"label": "postive"}], FeatureSpec(2))
 
 

@@ -126,7 +126,8 @@ def test_all_mistakes_at_once_each_with_key_rule_and_way_out(wine: Path) -> None
             "sclaing": {},
         }
     )
-    assert found["name"].startswith("may hold lower-case letters") and found["name"].endswith("found '../wine'.")
+    assert found["name"].startswith("may hold lower-case letters")
+    assert found["name"].endswith("found '../wine'.")
     assert found["data.adapter"] == "the plugin 'wine' has no adapter 'row'. Did you mean 'wine.rows'?"
     assert found["data.source"].startswith("is required and has no default. It holds: `path`")
     assert "hash, time, last, column. Did you mean 'time'?" in found["data.split"]
@@ -205,10 +206,8 @@ def test_splits_leave_something_to_train_on(wine: Path) -> None:
 
 def test_an_encoder_and_a_head_that_do_not_fit_are_refused(wine: Path) -> None:
     rule = sentences(changed(head__type="wine.tokens"))[""]
-    assert (
-        rule
-        == "wine.tokens needs TokenFeatures and wine.pooled gives PooledFeatures. Choose an encoder that gives TokenFeatures."
-    )
+    assert rule.startswith("wine.tokens needs TokenFeatures and wine.pooled gives PooledFeatures.")
+    assert rule.endswith("Choose an encoder that gives TokenFeatures.")
 
 
 @pytest.mark.parametrize("values", [None, [], "x", 3])

@@ -17,7 +17,7 @@ def command(
     from heliostat.serve.deployment import serve
 
     told = tell_training(run, overrides or [])
-    assert told.version is not None and told.report is not None
+    assert told.version is not None
     name = told.version.name
     with bars() as progress:
         progress.add_task(f"serving {name}@champion", total=None)

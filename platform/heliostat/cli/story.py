@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,9 +11,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from heliostat.train.launch import Watcher
+
 if TYPE_CHECKING:
-    from heliostat.evaluate import Report
-    from heliostat.models.store import ModelVersion
+    from heliostat.evaluate import Interval, Report
+    from heliostat.models import ModelVersion
     from heliostat.train.launch import TrainResult
 
 console = Console()
@@ -27,19 +29,23 @@ class Told(NamedTuple):
     version: ModelVersion | None
 
 
-class TrainingBar:
+class TrainingBar(Watcher):
     """One bar for a training: it follows the run's journal, so it works the same for workers in other processes."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
         self.task = progress.add_task("reading the data", total=None)
-        self.stage = "prepare"
+        self.is_training = False
 
-    def __call__(self, stage: str, folder: Path) -> None:
+    def preparing(self, stage: str, done: int, total: int | None) -> None:
+        """Show how far the preparation is."""
+        self.progress.update(self.task, description=f"preparing: {stage}", total=total, completed=done)
+
+    def training(self, folder: Path) -> None:
         """Look at the journal and move the bar."""
-        if stage != self.stage:
-            self.stage = stage
-            self.progress.update(self.task, description="starting the workers", total=None)
+        if not self.is_training:
+            self.is_training = True
+            self.progress.reset(self.task, description="starting the workers", total=None)
         row = _last_row(folder / "metrics.jsonl")
         if row:
             words = f"training  step {row['step']}  loss {row.get('loss', float('nan')):.3f}"
@@ -84,7 +90,7 @@ def tell_training(
 
     run = load(reference, overrides) if reference else None
     with bars() as progress:
-        result = train(run, resume=resume, run_id=run_id, on_progress=TrainingBar(progress))
+        result = train(run, resume=resume, run_id=run_id, watcher=TrainingBar(progress))
     console.print(f"trained   {result.run_id}  {result.steps} steps in {result.seconds:.0f} s")
     if not evaluate:
         console.print(f"checkpoint  {result.checkpoint}")
@@ -98,15 +104,22 @@ def tell_training(
 
 
 def _evaluate(result: TrainResult) -> Report:
+    from heliostat.cli.evaluate import Bar
     from heliostat.data.prepared import Prepared
     from heliostat.evaluate import evaluate
     from heliostat.predict import Predictor
 
     with bars() as progress:
-        progress.add_task("evaluating on the test split, beside the baselines", total=None)
         predictor = Predictor.load(result.checkpoint)
-        prepared = Prepared.open(result.prepared)
-        return evaluate(predictor, prepared, result.folder / "report", curves=result.folder / "metrics.jsonl")
+        curves = result.folder / "metrics.jsonl"
+        return evaluate(
+            predictor,
+            Prepared.open(result.prepared),
+            result.folder / "report",
+            curves=curves,
+            run_id=result.run_id,
+            on_progress=Bar(progress),
+        )
 
 
 def _store(result: TrainResult, report: Report, alias: str) -> ModelVersion:
@@ -115,31 +128,35 @@ def _store(result: TrainResult, report: Report, alias: str) -> ModelVersion:
 
     run = check(json.loads((result.checkpoint / "run.json").read_text(encoding="utf-8")))
     store = ModelStore()
-    scores = {name: interval._asdict() for name, interval in report.scores.items()}
     version = store.add(
         run.name,
         result.checkpoint,
         run_id=result.run_id,
         data_key=result.prepared.name,
-        scores=scores,
-        report=report.html.parent,
+        scores=report.scores,
+        baselines=report.baselines,
+        report=report.folder,
     )
     store.promote(run.name, version.version, alias)
     return version
 
 
 def show_scores(report: Report) -> None:
-    """The scores on the test split with their 95 % intervals, the baselines' beside them."""
-    table = Table(title="test scores (95 % interval)", title_justify="left")
+    """The scores with their 95 % intervals, beside the first baseline's on the same rows, and the paired difference."""
+    from heliostat.evaluate.page import number, signed
+
+    baseline = next(iter(report.baselines), None)
+    table = Table(title=f"{report.split} scores, 95 % intervals", title_justify="left")
     table.add_column("metric")
-    table.add_column("model", justify="right")
-    for name in report.baselines:
-        table.add_column(name, justify="right")
-    for metric, interval in report.scores.items():
-        others = [scores.get(metric) for scores in report.baselines.values()]
-        table.add_row(metric, _shown(interval), *[_shown(other) if other else "" for other in others])
+    for heading in ("model", baseline, "difference") if baseline else ("model",):
+        table.add_column(heading, justify="right")
+    for row in report.summary_rows(baseline):
+        cells = [_shown(interval, number) for interval in (row.model, row.baseline) if interval]
+        table.add_row(row.metric, *cells, *([_shown(row.difference, signed)] if row.difference else []))
     console.print(table)
 
 
-def _shown(interval: Any) -> str:
-    return f"{interval.value:.3f} ({interval.low:.3f}-{interval.high:.3f})"
+def _shown(interval: Interval, spell: Callable[[float], str]) -> str:
+    if interval.value != interval.value:
+        return "undefined"
+    return f"{spell(interval.value)} ({spell(interval.low)} to {spell(interval.high)})"

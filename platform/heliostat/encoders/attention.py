@@ -115,17 +115,37 @@ def _grouped(query: Tensor, key: Tensor, value: Tensor, layout: Layout, call: _C
 def _attended(group: tuple[int, int], query: Tensor, key: Tensor, value: Tensor, call: _Call) -> Tensor:
     """Attention within examples of one length: [examples * length, H, D] -> the same."""
     q, k, v = (states.view(*group, *states.shape[1:]).transpose(1, 2) for states in (query, key, value))
-    attended = F.scaled_dot_product_attention(
-        q,
-        k,
-        v,
-        attn_mask=_band(group[1], call, query.device),
-        dropout_p=call.dropout,
-        scale=call.scale,
-        is_causal=call.causal and call.window is None,
-        enable_gqa=q.shape[1] != k.shape[1],
-    )
+    band = _band(group[1], call, query.device)
+    if band is None and not call.causal and _plain_is_faster(q, k, call):
+        scale = q.shape[-1] ** -0.5 if call.scale is None else call.scale
+        weights = torch.matmul(q * scale, k.transpose(-1, -2)).softmax(-1)
+        attended = torch.matmul(F.dropout(weights, call.dropout), v)
+    else:
+        attended = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=band,
+            dropout_p=call.dropout,
+            scale=call.scale,
+            is_causal=call.causal and band is None,
+            enable_gqa=q.shape[1] != k.shape[1],
+        )
     return attended.transpose(1, 2).flatten(0, 1)
+
+
+_SHORT = 512
+"""Tokens up to which the weights of an example, kept for the backward pass, are no burden on memory."""
+
+
+def _plain_is_faster(query: Tensor, key: Tensor, call: _Call) -> bool:
+    """Whether two products and a softmax beat the fused call.
+
+    They do in training on CPUs: with dropout the fused call takes the same road in fp32 whatever was asked for, and in
+    bf16 its backward pass takes three times as long.
+    """
+    trains = query.requires_grad and query.shape[1] == key.shape[1]
+    return trains and (call.dropout > 0.0 or (query.dtype == torch.bfloat16 and query.shape[2] <= _SHORT))
 
 
 def _band(length: int, call: _Call, device: torch.device) -> Tensor | None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Text(Record):
     """A text to classify."""
 
-    text: str = Field(min_length=1, max_length=20_000, description="The text to classify.")
+    text: str = Field(min_length=1, max_length=20_000, pattern=r"\S", description="The text to classify.")
 
 
 class Class(Record):

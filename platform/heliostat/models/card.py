@@ -121,10 +121,13 @@ def _first_sentence(docstring: str | None) -> str:
 
 def _fields(record: type[Record]) -> str:
     rows = [
-        (name, getattr(field.annotation, "__name__", str(field.annotation)), field.description or "")
-        for name, field in record.model_fields.items()
+        (name, _type_name(field.annotation), field.description or "") for name, field in record.model_fields.items()
     ]
     return _table(("field", "type", "meaning"), rows)
+
+
+def _type_name(annotation: Any) -> str:
+    return annotation.__name__ if type(annotation) is type else str(annotation).replace("typing.", "")
 
 
 def _data(metadata: dict[str, Any], run: Run) -> str:

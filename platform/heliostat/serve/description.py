@@ -13,6 +13,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.responses import HTMLResponse
 
 from heliostat.plugin import TaskHead
+from heliostat.registry import address_of
 from heliostat.serve.limits import Limits
 from heliostat.serve.schema import Exchange, Served
 
@@ -29,6 +30,8 @@ def describe(head: TaskHead, served: Served, limits: Limits, *, is_ready: bool) 
         "gives": head.gives.model_json_schema(mode="serialization"),
         "samples": [dict(sample) for sample in head.samples],
         "notice": head.notice,
+        "head": address_of(type(head)),
+        "targets": list(head.target_fields),
         "limits": limits.model_dump(),
     }
 

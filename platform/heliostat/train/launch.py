@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +13,15 @@ from heliostat.run import Run
 from heliostat.train import run_folder
 from heliostat.train.signals import Wish, stop_signals
 
-OnProgress = Callable[[str, Path], None]
-"""Called with the stage (`prepare`, `train`) and the run's folder, now and then."""
+
+class Watcher:
+    """Somebody who is told how a training goes; this one does not care."""
+
+    def preparing(self, stage: str, done: int, total: int | None) -> None:
+        """Data are being prepared: `done` of `total` records of this stage, where the total is known."""
+
+    def training(self, folder: Path) -> None:
+        """Workers are training; their journal in `folder` says how far they are. Called a few times a second."""
 
 
 class TrainResult(NamedTuple):
@@ -32,7 +38,7 @@ class TrainResult(NamedTuple):
 
 
 def train(
-    run: Run | None, *, resume: str | None = None, run_id: str | None = None, on_progress: OnProgress | None = None
+    run: Run | None, *, resume: str | None = None, run_id: str | None = None, watcher: Watcher | None = None
 ) -> TrainResult:
     """Train a run, or go on with the run of id `resume`.
 
@@ -46,35 +52,33 @@ def train(
         raise TrainError("there is nothing to train: name a run, or continue one with --resume ID.")
     else:
         folder = run_folder.create(run, run_id)
-    report = on_progress or (lambda stage, folder: None)
     with run_folder.locked(folder), stop_signals(lambda: run_folder.ask_to_stop(folder)) as wish:
         try:
-            prepared = _train(run, folder, report)
+            prepared = _train(run, folder, watcher or Watcher())
         except Stopped as stopped:
             raise _with_way_on(stopped, folder, wish) from None
     return _result(folder, prepared, time.monotonic() - started)
 
 
-def _train(run: Run, folder: Path, report: OnProgress) -> Path:
+def _train(run: Run, folder: Path, watcher: Watcher) -> Path:
     from heliostat.ingest import prepare
 
-    report("prepare", folder)
-    prepared = prepare(run)
+    prepared = prepare(run, on_progress=watcher.preparing)
     if run_folder.is_asked_to_stop(folder):
         raise Stopped("stopped before the first step.")
-    report("train", folder)
+    watcher.training(folder)
     if run.scaling.num_workers == 1:
-        _train_here(run, prepared.folder, folder, report)
+        _train_here(run, prepared.folder, folder, watcher)
     else:
         from heliostat.ray_session import ray_session
         from heliostat.train.on_ray import train_on_ray
 
         with ray_session(folder / "ray.log"):
-            train_on_ray(run, prepared.folder, folder, poll=lambda: report("train", folder))
+            train_on_ray(run, prepared.folder, folder, poll=lambda: watcher.training(folder))
     return prepared.folder
 
 
-def _train_here(run: Run, prepared: Path, folder: Path, report: OnProgress) -> None:
+def _train_here(run: Run, prepared: Path, folder: Path, watcher: Watcher) -> None:
     from heliostat.data.prepared import Prepared
     from heliostat.train.loop import fit
     from heliostat.train.worker import LocalWorker, set_threads, share_of_cores
@@ -82,7 +86,7 @@ def _train_here(run: Run, prepared: Path, folder: Path, report: OnProgress) -> N
     set_threads(run.scaling.threads_per_worker or share_of_cores(1))
 
     def asked_to_stop() -> bool:
-        report("train", folder)
+        watcher.training(folder)
         return run_folder.is_asked_to_stop(folder)
 
     outcome = fit(run, Prepared.open(prepared), LocalWorker(asked_to_stop), folder)

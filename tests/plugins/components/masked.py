@@ -58,7 +58,9 @@ class MaskedWords(TaskHead):
     def prepare(self, batch: Batch, draws: Draws, spec: FeatureSpec) -> Batch:
         import torch
 
-        assert spec.vocabulary and spec.vocabulary.mask_id is not None and spec.token_column
+        assert spec.vocabulary
+        assert spec.vocabulary.mask_id is not None
+        assert spec.token_column
         tokens = batch.ragged(spec.token_column)
         drawn = torch.from_numpy(draws.uniform_like(batch, spec.token_column) < self.config.rate)
         masked = drawn & ~torch.isin(tokens.values, torch.tensor(spec.vocabulary.special_ids))
