@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,16 +24,32 @@ def ray_session(log: Path) -> Iterator[None]:
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     with stderr_to(log):
-        ray.init(
-            address=os.environ.get("RAY_ADDRESS"),
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            include_dashboard=None if os.environ.get("RAY_ADDRESS") else False,
-        )
         try:
+            with _own_signals():
+                ray.init(
+                    address=os.environ.get("RAY_ADDRESS"),
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    include_dashboard=None if os.environ.get("RAY_ADDRESS") else False,
+                )
             yield
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Put back who answers Ctrl-C and SIGTERM: Ray's own answer to SIGTERM aborts the process and saves nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    own = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, answer in own.items():
+            if answer is not None:  # None: it was set outside of Python, and cannot be set from here
+                signal.signal(number, answer)
 
 
 @contextmanager

@@ -62,7 +62,7 @@ def test_a_person_asks_and_corrects(demo_url: str, home: Path) -> None:
     ARTIFACTS.mkdir(parents=True, exist_ok=True)
     with playwright.sync_playwright() as player:
         browser = player.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1100, "height": 900})
+        page = browser.new_page(viewport={"width": 1100, "height": 640})
         elsewhere: list[str] = []
         page.on("request", lambda request: elsewhere.append(request.url) if not _is_here(request.url) else None)
         page.goto(demo_url)
@@ -73,7 +73,7 @@ def test_a_person_asks_and_corrects(demo_url: str, home: Path) -> None:
         assert any(label in answer for label in ("positive", "negative", "neutral"))
         assert "%" in answer
         page.screenshot(path=str(ARTIFACTS / "demo.png"), full_page=True)
-        page.get_by_label("neutral").check()
+        page.get_by_role("radio", name="neutral").check()
         page.locator("#keep-correction").click()
         playwright.expect(page.locator("#kept")).to_contain_text("Kept as a labelled example", timeout=20_000)
         assert [url for url in elsewhere if not url.startswith(("data:", "blob:"))] == []

@@ -48,7 +48,7 @@ def tabular_rows() -> list[Row]:
     rows: list[Row] = []
     for _ in range(200):
         age, plan = draw.uniform(18, 90), draw.choice(["gold", "silver", "iron", ""])
-        left = "yes" if (age > 50) == (plan != "gold") else "no"
+        left = "yes" if age + 20 * (plan == "gold") > 55 else "no"
         rows.append(
             {
                 "age": "" if draw.random() < 0.1 else f"{age:.1f}",
@@ -101,6 +101,7 @@ CASES = [
             "data": {"adapter": "tabular.customers"},
             "encoder": {"type": "tabular.table", "numbers": ["age", "spend"], "categories": ["plan"]},
             "head": "tabular.leaves",
+            "train": {"epochs": 8, "lr": 3e-2},
         },
         {"age": None, "plan": "a plan that nobody has"},
     ),

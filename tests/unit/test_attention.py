@@ -195,3 +195,15 @@ def test_jagged_attention_equals_grouped() -> None:
     query, key, value = torch.randn(3, sum(LENGTHS), 2, 16)
     call = _Call(dropout=0.0, scale=0.25, window=None, causal=False)
     torch.testing.assert_close(_jagged(query, key, value, layout, call), _grouped(query, key, value, layout, call))
+
+
+def test_the_plain_road_of_training_equals_the_fused_one() -> None:
+    layout = Layout.of(LENGTHS, torch.device("cpu"))
+    torch.manual_seed(0)
+    call = _Call(dropout=0.0, scale=None, window=None, causal=False)
+    exact = [torch.randn(sum(LENGTHS), 2, 16, requires_grad=True) for _ in range(3)]
+    rounded = [part.detach().bfloat16().requires_grad_() for part in exact]
+    expected = torch.autograd.grad(_grouped(*exact, layout, call).square().sum(), exact)
+    found = torch.autograd.grad(_grouped(*rounded, layout, call).square().sum(), rounded)
+    for near, true in zip(found, expected, strict=True):
+        torch.testing.assert_close(near.float(), true, atol=0.05, rtol=0.05)

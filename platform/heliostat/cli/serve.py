@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -48,10 +48,10 @@ def command(
 
     if new_token and token_file is None:
         token_file = own_token()
-    try:
-        with _signals():
+    with _asked_to_stop() as asked:
+        try:
             print(f"starting {', '.join(models)} ...", flush=True)
-            deployment = serve(
+            with serve(
                 models,
                 host=host,
                 port=port,
@@ -59,30 +59,44 @@ def command(
                 threads=threads,
                 precision=precision.value,
                 token_file=token_file,
-            )
-        with deployment, _signals():  # Ray put its own in their place
-            print(_greeting(deployment, token_file), flush=True)
-            threading.Event().wait()
-    except Stopped as stopped:
-        print("stopped.", flush=True)
-        raise typer.Exit(stopped.exit_code) from None
+                on_step=asked.check,
+            ) as deployment:
+                print(_greeting(deployment, token_file), flush=True)
+                while True:
+                    asked.check()
+                    time.sleep(0.1)
+        except Stopped as stopped:
+            print("stopped.", flush=True)
+            raise typer.Exit(stopped.exit_code) from None
+
+
+class _Asked:
+    """Whether somebody asked us to stop. A signal only leaves a note: raised inside Ray's code it would tear it."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+
+    def note(self, number: int, _: Any) -> None:
+        """Receive a signal."""
+        self.signal = number
+        signal.alarm(0)  # Ray's C++ side, where it saw the signal first, would abort this process in 3 s
+
+    def check(self) -> None:
+        """Raise Stopped when a signal came."""
+        if self.signal:
+            raise Stopped("the deployment was stopped.", exit_code=0 if self.signal == signal.SIGINT else 143)
 
 
 @contextmanager
-def _signals() -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into Stopped, so that whatever has been started is ended on the way out."""
-
-    def stop(number: int, _: Any) -> None:
-        for each in (signal.SIGINT, signal.SIGTERM):  # ending takes seconds, and a second Ctrl-C must not cut it short
-            signal.signal(each, signal.SIG_IGN)
-        raise Stopped("the deployment was stopped.", exit_code=0 if number == signal.SIGINT else 143)
-
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, stop)
+def _asked_to_stop() -> Iterator[_Asked]:
+    """Take note of Ctrl-C and SIGTERM, as often as they come, until all has been ended."""
+    asked = _Asked()
+    own = {number: signal.signal(number, asked.note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
-    except SystemExit:  # how Ray answers a SIGTERM while it starts
-        raise Stopped("the deployment was stopped.", exit_code=143) from None
+        yield asked
+    finally:
+        for number, answer in own.items():
+            signal.signal(number, answer)
 
 
 def _greeting(deployment: Deployment, token_file: Path | None) -> str:

@@ -71,11 +71,13 @@ def serve(
     token_file: Path | None = None,
     limits: Limits | None = None,
     startup_timeout_s: float = 180.0,
+    on_step: Callable[[], None] = lambda: None,
 ) -> Deployment:
     """Serve models (`sentiment@champion`, `sentiment:3`, or a checkpoint's folder) until `stop` is called.
 
     Port 0 takes a free one. `replicas` is per model, `threads` per replica (None shares the cores out). Returns once
-    every model answers. Raises ServeError, StoreError or CheckpointError, and then nothing is left running.
+    every model answers. `on_step` is called often on the way there, and what it raises ends the start. Raises
+    ServeError, StoreError or CheckpointError, and then nothing is left running.
     """
     limits = limits or Limits()
     check_address(host, has_token=token_file is not None)
@@ -88,11 +90,13 @@ def serve(
     ending = ExitStack()
     try:
         cores = ending.enter_context(_ray(log))
+        on_step()
         plans = _plans(found, cores / (len(found) * replicas), threads, precision, limits, access)
         ending.callback(_start(host, port, limits))
+        on_step()
         _run(plans, replicas, cores, limits, access)
         url = f"http://{_reachable(host)}:{port}"
-        _wait([plan.served.name for plan in plans], url, log, startup_timeout_s)
+        _wait([plan.served.name for plan in plans], url, log, startup_timeout_s, on_step)
     except BaseException:  # a signal too: nothing is left running
         _end(ending, log)
         raise
@@ -235,13 +239,14 @@ def _prefix(name: str, count: int) -> str:
     return "/" if count == 1 else f"/v1/models/{name}:predict"
 
 
-def _wait(names: Sequence[str], url: str, log: Path, timeout_s: float) -> None:
+def _wait(names: Sequence[str], url: str, log: Path, timeout_s: float, on_step: Callable[[], None]) -> None:
     """Return when every application runs and the address answers. Raises ServeError with what a replica said."""
     from ray import serve as ray_serve
 
     wanted = {*names, INDEX} if len(names) > 1 else set(names)
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
+        on_step()
         applications = ray_serve.status().applications
         for name, state in applications.items():
             if name in wanted and state.status in ("DEPLOY_FAILED", "UNHEALTHY"):
