@@ -139,6 +139,13 @@ class Encoder(Fitted):
         """A fresh (or pretrained) `nn.Module` whose forward takes a Batch and returns `gives`. Import torch in here."""
         raise NotImplementedError
 
+    def depth_of(self, parameter: str) -> int | None:
+        """How deep a parameter of `module` lies, by its name there: 0 for embeddings, k for the k-th layer.
+
+        None for one that belongs to no layer. An encoder that says so can be trained with `train.layer_decay`.
+        """
+        return None
+
     def save_weights(self, module: nn.Module, folder: Path, weights: Mapping[str, Tensor]) -> None:
         """Write `weights` (named as in `module.state_dict()`) to `folder/model.safetensors`."""
         from safetensors.torch import save_file

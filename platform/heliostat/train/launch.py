@@ -12,6 +12,7 @@ from heliostat.errors import Stopped, TrainError
 from heliostat.run import Run
 from heliostat.train import run_folder
 from heliostat.train.signals import Wish, stop_signals
+from heliostat.train.tracking import require_trackers
 
 
 class Watcher:
@@ -51,6 +52,7 @@ def train(
     elif run is None:
         raise TrainError("there is nothing to train: name a run, or continue one with --resume ID.")
     else:
+        require_trackers(run.train.trackers)
         folder = run_folder.create(run, run_id)
     with run_folder.locked(folder), stop_signals(lambda: run_folder.ask_to_stop(folder)) as wish:
         try:
