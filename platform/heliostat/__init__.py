@@ -1,7 +1,7 @@
 """Heliostat: train, evaluate, serve and demonstrate transformers on Ray, one domain a package.
 
-    import heliostat
-    heliostat.load("sentiment@champion").predict([{"text": "Fits beautifully."}])
+import heliostat
+heliostat.load("sentiment@champion").predict([{"text": "Fits beautifully."}])
 """
 
 from __future__ import annotations

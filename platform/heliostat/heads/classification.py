@@ -44,7 +44,7 @@ class Classification(TaskHead):
         """The classes in order; None takes those that the train examples have."""
         dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
         class_weights: Literal["none", "balanced", "sqrt"] = "none"
-        """Weight of a class in the loss: 1, the inverse of its share, or the root of that inverse (mean 1 over examples)."""
+        """Weight of a class in the loss: 1, the inverse of its share, or that inverse's root (mean 1 over examples)."""
         label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
 
     needs: ClassVar[type[PooledFeatures]] = PooledFeatures
@@ -65,7 +65,9 @@ class Classification(TaskHead):
         self.labels = self.config.labels or tuple(sorted(seen))
         unknown = sorted(set(seen) - set(self.labels))
         if unknown:
-            raise DataError(f"label {unknown[0]!r} in the train split is none of head.labels: {', '.join(self.labels)}.")
+            raise DataError(
+                f"label {unknown[0]!r} of the train split is none of head.labels: {', '.join(self.labels)}."
+            )
         if len([label for label in self.labels if seen[label]]) < 2:
             raise DataError(
                 f"a classification needs two classes or more; the train split has only {', '.join(seen) or 'none'} "
@@ -108,7 +110,9 @@ class Classification(TaskHead):
         """Dropout and one linear layer over `PooledFeatures.pooled`."""
         from heliostat.heads.classification_module import ClassificationModule
 
-        return ClassificationModule(spec.dim, self.labels, self.label_weights, self.config.dropout, self.config.label_smoothing)
+        return ClassificationModule(
+            spec.dim, self.labels, self.label_weights, self.config.dropout, self.config.label_smoothing
+        )
 
     def tally(self, batch: Batch, predictions: Sequence[Row]) -> Tally:
         """The confusion matrix: [true class, predicted class]."""
