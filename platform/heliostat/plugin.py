@@ -244,6 +244,10 @@ class TaskHead(Fitted):
         """Validation scores during training, from tallies added up over all batches and workers."""
         return {}
 
+    def calibrate(self, examples: Sequence[Row], predictions: Sequence[Row]) -> bool:
+        """Fit on the valid split how scores become answers, and say whether anything changed; `save` then keeps it."""
+        return False
+
     def metrics(self) -> dict[str, Metric]:
         """The scores of the final report over the table of predictions (greater is better, or named `*_error`)."""
         return {}
