@@ -11,6 +11,9 @@ import pytest
 from heliostat.testing.distribution import on_path, write_dist_info
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Rings share the cores with Ray's processes; threads that wait must not spin.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _PLUGIN = '''
 """A plugin of two components, for tests: a line of text in, a mood out."""

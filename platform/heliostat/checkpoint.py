@@ -2,7 +2,7 @@
 
     step-00000120/
     ├── run.json         the resolved run
-    ├── encoder/         what the encoder fitted, and model.safetensors: plain AutoModel.from_pretrained loads core.text's
+    ├── encoder/         what the encoder fitted, and model.safetensors: plain AutoModel loads core.text's
     ├── head/            what the head fitted, and model.safetensors
     ├── golden.jsonl     answers to the head's sample records, to be replayed before the model takes traffic
     ├── state/           where training stood: trainer.json, optimizer.safetensors, weights.safetensors (under EMA)

@@ -9,7 +9,7 @@ Each prints as one sentence without a traceback: what must hold, what was found,
     │   └── RejectedRecord   one record that the adapter refuses; it is recorded and the rest goes on
     ├── CheckpointError   a checkpoint is missing, incomplete or damaged
     ├── TrainError        a training cannot start or go on
-    ├── PredictError      an example breaks a rule of the record that a model takes; carries every problem, never a value
+    ├── PredictError      an example breaks a rule of the record that a model takes; carries every problem, no value
     ├── StoreError        a model, version or alias does not exist, or may not be changed
     ├── ServeError        a deployment cannot start or cannot answer
     └── Stopped           somebody asked the run to stop; a checkpoint is kept
@@ -86,7 +86,9 @@ class ExampleProblem:
     rule: str
 
     def __str__(self) -> str:
-        return f"example {self.index}: {self.field}: {self.rule}" if self.field else f"example {self.index}: {self.rule}"
+        return (
+            f"example {self.index}: {self.field}: {self.rule}" if self.field else f"example {self.index}: {self.rule}"
+        )
 
 
 class PredictError(HeliostatError):

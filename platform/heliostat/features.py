@@ -1,4 +1,4 @@
-"""What an encoder hands to a head, as types: a run whose encoder and head do not fit is refused before anything starts."""
+"""What an encoder hands to a head, as types: a run whose two parts do not fit is refused before anything starts."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The door: all that a plugin may import.
 
 A plugin is a package with one entry point in the group `heliostat.plugins`, a function `register(registry)`. It gives
-classes: a `DataAdapter` (raw records -> examples), a `TaskHead` (features -> losses and predictions), and where it needs
-them an `Encoder`, a `Baseline`, a `Demo`. Describing is apart from computing: these classes import no torch; what
-computes comes from `module(...)`, and torch is imported there.
+classes: a `DataAdapter` (raw records -> examples), a `TaskHead` (features -> losses and predictions), and where it
+needs them an `Encoder`, a `Baseline`, a `Demo`. Describing is apart from computing: these classes import no torch;
+what computes comes from `module(...)`, and torch is imported there.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ Tally = dict[str, "npt.NDArray[np.float64]"]
 class Record(BaseModel):
     """The typed fields that a head takes or gives. Subclass it with one annotated field each.
 
-    From this one declaration come the check on data, the request and response schema, the demo's form and the model card.
+    From this one declaration come the check on data, the request and response schema, the demo's form and the
+    model card.
     """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, str_max_length=100_000)
@@ -123,6 +124,10 @@ class Encoder(Fitted):
 
     def fit(self, examples: Iterable[Row]) -> None:
         """Learn what encoding needs (a vocabulary, scales) from the train examples. `examples` may be iterated once."""
+
+    def fingerprint(self) -> str:
+        """What `encode` depends on beside settings and code, as the content of a pretrained vocabulary; else empty."""
+        return ""
 
     @abstractmethod
     def encode(self, examples: Sequence[Row]) -> list[Encoded]:
@@ -172,7 +177,7 @@ class HeadModule(Protocol):
 
 
 class Metric(Protocol):
-    """A score over the table of predictions: one row an example, its targets as `target_<field>` beside its predictions.
+    """A score over the table of predictions: one row an example, targets as `target_<field>` beside predictions.
 
     NaN or a ValueError says that it is undefined there. With a method `resampled(table, counts)` it scores many
     bootstrap resamples at once, which makes intervals fast (`heliostat.evaluate.intervals.ResampledMetric`).
@@ -226,7 +231,7 @@ class TaskHead(Fitted):
         return batch
 
     def counts(self, batch: Batch) -> dict[str, float]:
-        """The count of targets behind each loss term of a prepared batch: what its sum is divided by, over all workers."""
+        """The count of targets behind each loss term in a prepared batch: its sum over all workers is divided by it."""
         return {"loss": float(len(batch))}
 
     def weights(self) -> dict[str, float]:
@@ -246,8 +251,12 @@ class TaskHead(Fitted):
         """Validation scores during training, from tallies added up over all batches and workers."""
         return {}
 
+    def calibrate(self, examples: Sequence[Row], predictions: Sequence[Row]) -> bool:
+        """Fit on the valid split how scores become answers, and say whether anything changed; `save` then keeps it."""
+        return False
+
     def metrics(self) -> dict[str, Metric]:
-        """The scores of the final report, each over the table of predictions (greater is better, or named `*_error`)."""
+        """The scores of the final report over the table of predictions (greater is better, or named `*_error`)."""
         return {}
 
 

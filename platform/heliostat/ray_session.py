@@ -46,6 +46,9 @@ def _own_signals() -> Iterator[None]:
     own = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    except SystemExit:
+        signal.alarm(0)  # Ray's C++ side saw the SIGTERM too, and would abort this process 3 s later
+        raise
     finally:
         for number, answer in own.items():
             if answer is not None:  # None: it was set outside of Python, and cannot be set from here

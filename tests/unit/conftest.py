@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+
 from heliostat.testing.distribution import on_path, write_dist_info
 
 Install = Callable[..., Path]
@@ -15,7 +16,7 @@ Install = Callable[..., Path]
 
 @pytest.fixture
 def install(tmp_path: Path) -> Iterator[Install]:
-    """install("wine", code, runs={"tiny": "..."}) makes an importable, declared plugin and returns its package folder."""
+    """install("wine", code, runs={"tiny": "..."}) makes an importable, declared plugin; returns its package."""
     site = tmp_path / "site"
     with ExitStack() as stack:
 

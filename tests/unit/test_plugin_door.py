@@ -84,7 +84,7 @@ def test_a_classification_reads_back_what_it_saved(tmp_path: Path) -> None:
     [
         ("aaaa", {}, "has only a"),
         ("", {}, "has only none"),
-        ("abc", {"labels": ("a", "b")}, "'c' in the train split is none of head.labels"),
+        ("abc", {"labels": ("a", "b")}, "'c' of the train split is none of head.labels"),
     ],
 )
 def test_a_classification_says_what_is_wrong_with_the_labels(

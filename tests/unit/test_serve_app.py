@@ -21,7 +21,8 @@ from heliostat.serve.app import ModelRoutes, build_app
 from heliostat.serve.guard import Access
 from heliostat.serve.index import IndexRoutes, merged
 from heliostat.serve.limits import Limits
-from heliostat.serve.schema import Served
+from heliostat.serve.refusal import Refusal
+from heliostat.serve.schema import RequestCheck, Served
 from heliostat.serve.token import allowed_hosts, digest
 from heliostat.testing.bad_requests import CHUNK, MARKER, BadRequest, bad_requests
 
@@ -182,6 +183,20 @@ def test_the_field_at_fault_is_named(client: TestClient) -> None:
     assert response.json()["error"]["field"] == "instances[2].text"
     nested = client.post(PREDICT, json={"instances": [{"txet": "a"}]}).json()["error"]
     assert nested["code"] in {"missing_field", "unknown_field"}
+
+
+def test_white_space_is_empty_whether_the_record_says_so_or_not() -> None:
+    class Strict(Record):
+        text: str = Field(min_length=1, pattern=r"\S")
+        title: str = ""
+
+    for record in (Review, Strict):
+        with pytest.raises(Refusal) as refused:
+            RequestCheck(record, Limits()).rows({"instances": [{"text": " \n"}]})
+        assert (refused.value.code, refused.value.field) == ("empty_text", "instances[0].text")
+    assert RequestCheck(Strict, Limits()).rows(
+        {"instances": [{"text": "a", "title": " "}]}
+    )  # it may be empty, says the record
 
 
 def test_describes_the_model_for_a_demo(client: TestClient) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -46,13 +47,13 @@ def toy(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[...
     home = tmp_path_factory.mktemp("home")
     set_threads(1)
 
-    def make(dropout: float = 0.1, **train: Any) -> tuple[Run, Prepared]:
+    def make(dropout: float = 0.1, decide: str = "most_probable", **train: Any) -> tuple[Run, Prepared]:
         run = check(
             {
                 "name": "toy",
                 "data": {"adapter": "core.columns", "source": str(reviews), "split": {"valid": 0.2, "test": 0.1}},
                 "encoder": {"type": "core.text", "preset": "tiny", "vocab_size": 300, "dropout": dropout},
-                "head": {"type": "core.classification", "dropout": dropout},
+                "head": {"type": "core.classification", "dropout": dropout, "decide": decide},
                 "train": {"epochs": 2, "tokens_per_batch": 256, "log_every": 1, "seed": 5, **train},
             }
         )
@@ -133,3 +134,28 @@ def test_old_checkpoints_go_and_the_best_stays(toy: Callable[..., tuple[Run, Pre
     outcome = fit(run, prepared, LocalWorker(), tmp_path / "kept")
     left = {path.name for path in (tmp_path / "kept" / "checkpoints").iterdir()}
     assert left == {f"step-{outcome.step:08d}", f"step-{outcome.best.step:08d}"}
+
+
+def test_a_finished_model_answers_with_the_fitted_decision(
+    toy: Callable[..., tuple[Run, Prepared]], tmp_path: Path
+) -> None:
+    from heliostat.predict import Predictor
+    from heliostat.train.finish import finished_model
+
+    run, prepared = toy(decide="macro_f1", epochs=4, lr=5e-3)
+    outcome = fit(run, prepared, LocalWorker(), tmp_path / "run")
+    best = checkpoint.step_folder(tmp_path / "run" / "checkpoints", outcome.best.step)
+    model = finished_model(tmp_path / "run", best, prepared)
+    assert model == tmp_path / "run" / "model"
+    assert not (model / "state").exists()
+    plain, decided = Predictor.load(best), Predictor.load(model)
+    assert decided.check_golden().num_requests == len(decided.golden())
+    texts = [{"text": row["text"]} for row in prepared.examples("valid")]
+    offsets, temperature = decided.head.decision
+    for before, after in zip(plain.predict(texts), decided.predict(texts), strict=True):
+        moved = {
+            label: (p * math.exp(offset)) ** (1 / temperature)
+            for (label, p), offset in zip(before["probabilities"].items(), offsets, strict=True)
+        }
+        total = sum(moved.values())
+        assert after["probabilities"] == pytest.approx({label: p / total for label, p in moved.items()}, abs=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -68,6 +69,9 @@ def command(
         except Stopped as stopped:
             print("stopped.", flush=True)
             raise typer.Exit(stopped.exit_code) from None
+        except SystemExit:  # Ray's own answer to a SIGTERM while it starts
+            print("stopped.", flush=True)
+            os._exit(143)  # Ray half started would crash the interpreter on its way out; its processes end with ours
 
 
 class _Asked:

@@ -32,7 +32,7 @@ def data_key(run: Run, source: Source) -> str:
         "split": settings["data"]["split"],
         "limit": settings["data"]["limit"],
         "slices": sorted(set(run.evaluate.slices)),
-        "encoder": settings["encoder"],
+        "encoder": [settings["encoder"], run.encoder.build().fingerprint()],
         "head": settings["head"],
         "components": [_code(address, find(address, base)) for address, base in named],  # type: ignore[type-abstract]
     }
@@ -48,7 +48,7 @@ def _code(address: str, component: type[Component]) -> list[Any]:
 
 
 def _files(component: type[Component]) -> list[Path]:
-    """The files that a component's answer depends on: all code of a plugin's package, one's own file of a built-in."""
+    """The files that a component's answer depends on: all code of a plugin's package, or of a built-in's room."""
     files: set[Path] = set()
     for cls in inspect.getmro(component):
         package = cls.__module__.partition(".")[0]
@@ -59,7 +59,7 @@ def _files(component: type[Component]) -> list[Path]:
             continue
         top = getattr(sys.modules.get(package), "__file__", None)
         if package == "heliostat" or not top or Path(top).name != "__init__.py":
-            files.add(Path(origin))
+            files |= set(Path(origin).parent.glob("*.py"))
         else:
             files |= set(Path(top).parent.rglob("*.py"))
     return sorted(files)

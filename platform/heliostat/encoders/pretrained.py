@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from importlib import util
@@ -175,3 +176,12 @@ def load_transformer(files: TextFiles, address: str | None) -> Any:
     if missing:
         raise _problem(address, f"lacks {len(missing)} weights of a {type(model).__name__}, as {missing[0]}.")
     return model
+
+
+def folder_fingerprint(address: str) -> str:
+    """A hash of what decides the tokens of a pretrained folder; the name itself for a model of a hub."""
+    source = Path(resolve(address))
+    if not source.is_dir():
+        return address
+    files = [source / name for name in (TOKENIZER, TOKENIZER_CONFIG, MODEL_CONFIG) if (source / name).is_file()]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()

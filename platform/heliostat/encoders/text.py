@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from heliostat.component import Row, Settings
 from heliostat.encoders.presets import PRESETS, model_config
-from heliostat.encoders.pretrained import WEIGHTS, TextFiles
+from heliostat.encoders.pretrained import WEIGHTS, TextFiles, folder_fingerprint
 from heliostat.encoders.tokenizer import (
     PAD,
     SPECIAL,
@@ -86,6 +86,10 @@ class TextEncoder(Encoder):
         self._files: TextFiles | None = None
         self._tokenizer: Tokenizer | None = None
         self._weights_follow = False
+
+    def fingerprint(self) -> str:
+        """The hash of a pretrained model's tokenizer and configuration, where it lies in a folder."""
+        return folder_fingerprint(self.config.pretrained) if self.config.pretrained else ""
 
     def fit(self, examples: Iterable[Row]) -> None:
         """Learn a vocabulary from the train examples, or take over that of the pretrained model.

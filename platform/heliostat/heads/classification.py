@@ -15,6 +15,7 @@ from heliostat.batch import Batch, Encoded
 from heliostat.component import Row, Settings, closest
 from heliostat.errors import DataError
 from heliostat.features import FeatureSpec, PooledFeatures
+from heliostat.heads.decision import Decision, fit_decision
 from heliostat.plugin import Metric, Record, Tally, TaskHead
 
 if TYPE_CHECKING:
@@ -44,8 +45,10 @@ class Classification(TaskHead):
         """The classes in order; None takes those that the train examples have."""
         dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
         class_weights: Literal["none", "balanced", "sqrt"] = "none"
-        """Weight of a class in the loss: 1, the inverse of its share, or the root of that inverse (mean 1 over examples)."""
+        """Weight of a class in the loss: 1, the inverse of its share, or that inverse's root (mean 1 over examples)."""
         label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+        decide: Literal["most_probable", "macro_f1"] = "most_probable"
+        """Answer with the most probable class, or weigh the classes as serves the macro-F1 on the valid split."""
 
     needs: ClassVar[type[PooledFeatures]] = PooledFeatures
     takes: ClassVar[type[Record]] = Text
@@ -58,6 +61,7 @@ class Classification(TaskHead):
         super().__init__(config)
         self.labels: tuple[str, ...] = self.config.labels or ()
         self.label_weights: tuple[float, ...] = ()
+        self.decision: Decision | None = None
 
     def fit(self, examples: Iterable[Row]) -> None:
         """Collect the labels and their weights. Raises DataError when there are fewer than two classes."""
@@ -65,7 +69,9 @@ class Classification(TaskHead):
         self.labels = self.config.labels or tuple(sorted(seen))
         unknown = sorted(set(seen) - set(self.labels))
         if unknown:
-            raise DataError(f"label {unknown[0]!r} in the train split is none of head.labels: {', '.join(self.labels)}.")
+            raise DataError(
+                f"label {unknown[0]!r} of the train split is none of head.labels: {', '.join(self.labels)}."
+            )
         if len([label for label in self.labels if seen[label]]) < 2:
             raise DataError(
                 f"a classification needs two classes or more; the train split has only {', '.join(seen) or 'none'} "
@@ -81,13 +87,15 @@ class Classification(TaskHead):
 
     def save(self, folder: Path) -> None:
         """Write the labels and their weights."""
-        fitted = {"labels": self.labels, "label_weights": self.label_weights}
+        fitted = {"labels": self.labels, "label_weights": self.label_weights, "decision": self.decision}
         (folder / "labels.json").write_text(json.dumps(fitted, ensure_ascii=False, indent=1), encoding="utf-8")
 
     def load(self, folder: Path) -> None:
         """Read the labels and their weights."""
         fitted = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
         self.labels, self.label_weights = tuple(fitted["labels"]), tuple(fitted["label_weights"])
+        decision = fitted["decision"]
+        self.decision = Decision(tuple(decision[0]), float(decision[1])) if decision else None
 
     def encode(self, examples: Sequence[Row], spec: FeatureSpec) -> list[Encoded]:
         """The index of each label. Raises DataError for a label that is none of the classes."""
@@ -108,7 +116,14 @@ class Classification(TaskHead):
         """Dropout and one linear layer over `PooledFeatures.pooled`."""
         from heliostat.heads.classification_module import ClassificationModule
 
-        return ClassificationModule(spec.dim, self.labels, self.label_weights, self.config.dropout, self.config.label_smoothing)
+        return ClassificationModule(
+            spec.dim,
+            self.labels,
+            self.label_weights,
+            dropout=self.config.dropout,
+            label_smoothing=self.config.label_smoothing,
+            decision=self.decision,
+        )
 
     def tally(self, batch: Batch, predictions: Sequence[Row]) -> Tally:
         """The confusion matrix: [true class, predicted class]."""
@@ -124,6 +139,16 @@ class Classification(TaskHead):
         hits = np.diag(confusion)
         f1 = 2 * hits / np.maximum(confusion.sum(0) + confusion.sum(1), 1.0)
         return {"accuracy": float(hits.sum() / max(1.0, confusion.sum())), "macro_f1": float(f1.mean())}
+
+    def calibrate(self, examples: Sequence[Row], predictions: Sequence[Row]) -> bool:
+        """Fit the decision, where `decide` asks for one."""
+        if self.config.decide == "most_probable":
+            return False
+        index = {label: place for place, label in enumerate(self.labels)}
+        probabilities = np.array([[row["probabilities"][label] for label in self.labels] for row in predictions])
+        targets = np.array([index[example["label"]] for example in examples], dtype=np.int64)
+        self.decision = fit_decision(probabilities, targets)
+        return True
 
     def metrics(self) -> dict[str, Metric]:
         """Accuracy, macro-F1, precision and recall by class, AUC and calibration error."""

@@ -11,13 +11,21 @@ from torch import Tensor, nn
 from heliostat.batch import Batch
 from heliostat.component import Row
 from heliostat.features import PooledFeatures
+from heliostat.heads.decision import Decision
 
 
 class ClassificationModule(nn.Module):
     """Dropout and one linear layer from the pooled features to the logits of the classes."""
 
     def __init__(
-        self, dim: int, labels: Sequence[str], label_weights: Sequence[float], dropout: float, label_smoothing: float
+        self,
+        dim: int,
+        labels: Sequence[str],
+        label_weights: Sequence[float],
+        *,
+        dropout: float,
+        label_smoothing: float,
+        decision: Decision | None,
     ) -> None:
         super().__init__()
         self.labels = tuple(labels)
@@ -27,6 +35,8 @@ class ClassificationModule(nn.Module):
         nn.init.normal_(self.linear.weight, std=0.02)
         nn.init.zeros_(self.linear.bias)
         self.register_buffer("label_weights", torch.tensor(label_weights), persistent=False)
+        offsets, self.temperature = decision or ([0.0] * len(labels), 1.0)
+        self.register_buffer("offsets", torch.tensor(offsets), persistent=False)
 
     def logits(self, features: PooledFeatures) -> Tensor:
         """[examples, classes], in fp32."""
@@ -41,7 +51,8 @@ class ClassificationModule(nn.Module):
 
     def predict(self, features: PooledFeatures, batch: Batch) -> list[Row]:
         """The most probable label and the probability of each."""
-        probabilities = self.logits(features).softmax(-1).tolist()
+        scores = self.logits(features).log_softmax(-1) + self.get_buffer("offsets")
+        probabilities = (scores / self.temperature).softmax(-1).tolist()
         return [
             {
                 "label": self.labels[max(range(len(row)), key=row.__getitem__)],

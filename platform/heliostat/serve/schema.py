@@ -135,7 +135,7 @@ class RequestCheck:
         for name in self._texts:
             # A rule of requests: what is only white space says nothing to a model, whatever its length.
             if isinstance(row[name], str) and not row[name].strip():
-                raise Refusal(422, "empty_text", "The text holds nothing but white space.", f"{where}.{name}")
+                raise _blank(f"{where}.{name}")
         return row
 
     def _refusal(self, where: str, detail: Mapping[str, Any]) -> Refusal:
@@ -149,6 +149,8 @@ class RequestCheck:
             unit = "characters" if kind == "string_too_long" else "entries"
             code = "text_too_long" if kind == "string_too_long" else "list_too_long"
             return Refusal(413, code, f"At most {most} {unit} are taken here.", field)
+        if kind == "string_pattern_mismatch" and detail["ctx"]["pattern"] == r"\S":
+            return _blank(field)
         code = _CODES.get(kind) or ("wrong_type" if kind.endswith("_type") else "invalid_value")
         message = "The value breaks a rule of this field." if kind in _OPAQUE else f"{detail['msg']}."
         return Refusal(422, code, message, field)
@@ -157,6 +159,10 @@ class RequestCheck:
         if isinstance(part, int):
             return f"[{part}]"
         return f".{part}" if part in self._names else ".*"
+
+
+def _blank(field: str) -> Refusal:
+    return Refusal(422, "empty_text", "The text holds nothing but white space.", field)
 
 
 def _property_names(schema: Any) -> set[str]:
