@@ -6,13 +6,13 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from heliostat.batch import Batch, Encoded
-from heliostat.component import Row, Settings, closest
+from heliostat.component import Row, Settings, closest, no_effect
 from heliostat.errors import DataError
 from heliostat.features import FeatureSpec, PooledFeatures
 from heliostat.heads.decision import Decision, fit_decision
@@ -46,9 +46,22 @@ class Classification(TaskHead):
         dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
         class_weights: Literal["none", "balanced", "sqrt"] = "none"
         """Weight of a class in the loss: 1, the inverse of its share, or that inverse's root (mean 1 over examples)."""
+        loss: Literal["cross_entropy", "focal"] = "cross_entropy"
+        """Focal: examples that are answered well count less (Lin et al. 2017)."""
+        gamma: Annotated[float, Field(gt=0.0)] | None = None
+        """How much less: each example weighs (1 - its probability) ** gamma. Of the focal loss; None takes 2."""
         label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+        """Share of the target that is spread over all classes. Of the cross entropy."""
         decide: Literal["most_probable", "macro_f1"] = "most_probable"
         """Answer with the most probable class, or weigh the classes as serves the macro-F1 on the valid split."""
+
+        @model_validator(mode="after")
+        def _each_loss_has_its_own(self) -> Self:
+            if self.gamma is not None and self.loss != "focal":
+                raise no_effect("gamma", f"loss: {self.loss}", "take loss: focal")
+            if self.label_smoothing and self.loss == "focal":
+                raise no_effect("label_smoothing", "loss: focal", "take loss: cross_entropy")
+            return self
 
     needs: ClassVar[type[PooledFeatures]] = PooledFeatures
     takes: ClassVar[type[Record]] = Text
@@ -122,6 +135,7 @@ class Classification(TaskHead):
             self.label_weights,
             dropout=self.config.dropout,
             label_smoothing=self.config.label_smoothing,
+            gamma=(self.config.gamma or 2.0) if self.config.loss == "focal" else 0.0,
             decision=self.decision,
         )
 

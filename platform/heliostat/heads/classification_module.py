@@ -25,11 +25,13 @@ class ClassificationModule(nn.Module):
         *,
         dropout: float,
         label_smoothing: float,
+        gamma: float,
         decision: Decision | None,
     ) -> None:
         super().__init__()
         self.labels = tuple(labels)
         self.label_smoothing = label_smoothing
+        self.gamma = gamma
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(dim, len(labels))
         nn.init.normal_(self.linear.weight, std=0.02)
@@ -43,10 +45,12 @@ class ClassificationModule(nn.Module):
         return self.linear(self.dropout(features.pooled)).float()  # type: ignore[no-any-return]
 
     def loss(self, features: PooledFeatures, batch: Batch) -> dict[str, Tensor]:
-        """Weighted, smoothed cross entropy, summed over the examples."""
+        """Weighted cross entropy, smoothed or focal, summed over the examples."""
         weights = self.get_buffer("label_weights")
         targets = batch.dense("target")
         each = F.cross_entropy(self.logits(features), targets, reduction="none", label_smoothing=self.label_smoothing)
+        if self.gamma:  # without smoothing, `each` is -log of the probability of the right class
+            each = (1.0 - (-each).exp()).clamp(min=1e-6) ** self.gamma * each
         return {"loss": (each * weights[targets]).sum()}
 
     def predict(self, features: PooledFeatures, batch: Batch) -> list[Row]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from heliostat.component import Name, Settings
+from heliostat.component import Name, Settings, no_effect
 from heliostat.plugin import DataAdapter, Encoder, TaskHead
 from heliostat.registry import find
 from heliostat.run.components import AdapterSpec, BaselineSpec, EncoderSpec, HeadSpec
@@ -91,11 +91,10 @@ class TrainSettings(Settings):
     @model_validator(mode="after")
     def _decay_belongs_to_wsd(self) -> Self:
         if self.decay is not None and self.schedule != "wsd":
-            rule = f"decay has no effect with the schedule '{self.schedule}': leave it out, or take schedule: wsd."
-            raise PydanticCustomError("no_effect", "{sentence}", {"sentence": rule})
+            raise no_effect("decay", f"schedule: {self.schedule}", "take schedule: wsd")
         if self.schedule == "wsd" and self.warmup + (self.decay or 0.2) > 1.0:
             rule = "warmup + decay must not be more than 1."
-            raise PydanticCustomError("no_effect", "{sentence}", {"sentence": rule})
+            raise PydanticCustomError("shares", "{sentence}", {"sentence": rule})
         return self
 
 

@@ -16,6 +16,7 @@ from heliostat import checkpoint
 from heliostat.data.plan import BatchPlan
 from heliostat.data.prepared import Prepared
 from heliostat.data.shards import Shards
+from heliostat.errors import TrainError
 from heliostat.features import FeatureSpec
 from heliostat.model import Model, build_model
 from heliostat.run import Parts, Run
@@ -141,7 +142,10 @@ class Trainee:
         self.journal.write({"step": after.step, "epoch": after.epoch, **row})
         self.since = time.monotonic()
         name = self.run.train.select or self.parts.head.selects
-        return Validation(after.step, -scores["loss"] if name == "loss" else scores[name])
+        if name not in scores:
+            raise TrainError(f"train.select: there is no validation score '{name}'. There are: {', '.join(scores)}.")
+        is_error = name == "loss" or name.endswith("_error")
+        return Validation(after.step, -scores[name] if is_error else scores[name])
 
     def save(self, after: Position, history: list[Validation]) -> None:
         """Copy what a checkpoint holds and let a background thread write it; rank 0 writes, others go on."""
