@@ -75,7 +75,17 @@ def _newest(folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("settings", [{}, {"ema": 0.9, "tokens_per_micro_batch": 64, "checkpoint_every": 2}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"ema": 0.9, "tokens_per_micro_batch": 64, "checkpoint_every": 2},
+        {"optimizer": {"type": "sgd", "nesterov": True}, "lr": 0.05},
+        {"optimizer": {"type": "rmsprop", "momentum": 0.5}, "schedule": "wsd", "decay": 0.5},
+        {"optimizer": "muon", "layer_decay": 0.8, "schedule": "cosine"},
+    ],
+    ids=["adamw", "ema", "sgd", "rmsprop", "muon"],
+)
 def test_a_run_stopped_at_any_step_ends_bit_identical(
     toy: Callable[..., tuple[Run, Prepared]], tmp_path: Path, settings: dict[str, Any]
 ) -> None:
@@ -159,3 +169,24 @@ def test_a_finished_model_answers_with_the_fitted_decision(
         }
         total = sum(moved.values())
         assert after["probabilities"] == pytest.approx({label: p / total for label, p in moved.items()}, abs=1e-5)
+
+
+def test_the_average_and_the_weights_themselves_are_both_scored(
+    toy: Callable[..., tuple[Run, Prepared]], tmp_path: Path
+) -> None:
+    run, prepared = toy(ema=0.99, lr=5e-3, precision="fp32")
+    outcome = fit(run, prepared, LocalWorker(), tmp_path / "ema")
+    rows = [json.loads(line) for line in (tmp_path / "ema" / "metrics.jsonl").read_text().splitlines()]
+    last = [row for row in rows if "valid/loss" in row][-1]
+    assert {name.removeprefix("valid/") for name in last if name.startswith("valid/")} == {
+        name.removeprefix("valid_raw/") for name in last if name.startswith("valid_raw/")
+    }
+    assert last["valid/loss"] != last["valid_raw/loss"]
+    best = max(row["valid/macro_f1"] for row in rows if "valid/loss" in row)
+    assert outcome.best.score == pytest.approx(best, rel=1e-5)
+
+
+def test_a_score_that_no_head_gives_is_named(toy: Callable[..., tuple[Run, Prepared]], tmp_path: Path) -> None:
+    run, prepared = toy(select="macro_f2", max_steps=1)
+    with pytest.raises(TrainError, match=r"no validation score 'macro_f2'\. There are: loss, accuracy, macro_f1"):
+        fit(run, prepared, LocalWorker(), tmp_path / "select")

@@ -155,7 +155,11 @@ def _mistakes(**train: Any) -> dict[str, str]:
         ({"optimizer": {"type": "muon", "alpha": 0.9}}, "train.optimizer.alpha", "no such setting"),
         ({"optimizer": "adamv"}, "train.optimizer", "Did you mean 'adamw'?"),
         ({"betas": [0.9, 0.99]}, "train.betas", "no such setting"),
-        ({"schedule": "cosine", "decay": 0.3}, "train", "decay has no effect beside schedule: cosine: leave it out, or take schedule: wsd"),
+        (
+            {"schedule": "cosine", "decay": 0.3},
+            "train",
+            "decay has no effect beside schedule: cosine: leave it out, or take schedule: wsd",
+        ),
         ({"schedule": "wsd", "decay": 0.6, "warmup": 0.5}, "train", "must not be more than 1"),
         ({"layer_decay": 0.0}, "train.layer_decay", "greater than 0"),
         ({"trackers": ["comet"]}, "train.trackers.0", "'tensorboard', 'mlflow' or 'wandb'"),

@@ -57,19 +57,19 @@ def fit(run: Run, prepared: Prepared, worker: Worker, folder: Path) -> Outcome:
 def _train(trainee: Trainee) -> tuple[str, list[Validation]]:
     """Make every update that is left. Returns why training ended early, if it did, and all validations."""
     timetable = Timetable.of(trainee.run.train, trainee.plan)
-    failed, rollbacks = None, Counter[int]()
+    failed, back_to, rollbacks = None, None, Counter[int]()
     while True:
-        start, history = trainee.restore()
-        if failed is not None:
-            rollbacks[start.step] += 1
-            trainee.left_out |= set(range(start.step, failed.step + 1))
+        start, history = trainee.restore(back_to)
+        if failed is not None and back_to is not None:
+            trainee.left_out |= set(range(max(start.step, back_to), failed.step + 1))
         elif trainee.run.train.on_nan == "rollback" and start == START:
             trainee.save(start, history)  # something to go back to
         trainee.journal.open(start.step)
         ended = _train_from(trainee, timetable, start, history, rollbacks)
         if not isinstance(ended, Position):
             return ended
-        failed = ended
+        failed, back_to = ended, timetable.saved_before(ended)
+        rollbacks[back_to] += 1
         trainee.settle()
 
 
@@ -77,7 +77,7 @@ def _train_from(
     trainee: Trainee, timetable: Timetable, start: Position, history: list[Validation], rollbacks: Mapping[int, int]
 ) -> tuple[str, list[Validation]] | Position:
     """Make the updates from `start` to the end, or up to the one that demands a rollback: then its position."""
-    settings, update = trainee.run.train, None
+    settings = trainee.run.train
     decision = after_validation(history, settings.patience)
     if isinstance(decision, Stop):  # it had come to its end before it was resumed
         return decision.reason, history
@@ -85,7 +85,7 @@ def _train_from(
         lr, after = lr_at(timetable.progress(position), settings), timetable.next(position)
         update = None if position.step in trainee.left_out else make_update(trainee, rows, position, lr)
         if update and not math.isfinite(update.grad_norm):
-            if isinstance(_judge_nan(trainee, position, rollbacks[start.step]), RollBack):
+            if isinstance(_judge_nan(trainee, position, rollbacks[timetable.saved_before(position)]), RollBack):
                 return position
             trainee.left_out.add(position.step)
         trainee.log(update, after, lr, timetable.num_steps)

@@ -62,6 +62,18 @@ class Timetable(NamedTuple):
         """Whether a checkpoint is due at `after` beside those that follow a validation."""
         return self.checkpoint_every is not None and after.step % self.checkpoint_every == 0
 
+    def saved_before(self, position: Position) -> int:
+        """The step of the last checkpoint that is due before the update at `position`; 0 is the start.
+
+        It counts none that a stop or a restart brought, so that a run which was stopped goes back as far as one that
+        was not.
+        """
+        for back in range(position.batch):
+            earlier = Position(position.step - back, position.epoch, position.batch - back)
+            if self.validates(earlier) or self.checkpoints(earlier):
+                return earlier.step
+        return position.step - position.batch
+
     def proves(self, after: Position) -> bool:
         """Whether the workers compare themselves at `after`: at first, at equal steps, and before each validation."""
         if self.check_every is None:

@@ -85,11 +85,14 @@ class Trainee:
             saver=Saver(folder / "checkpoints", settings.keep_checkpoints, is_writer=worker.rank == 0),
         )
 
-    def restore(self) -> tuple[Position, list[Validation]]:
-        """Go on from the newest whole checkpoint of the run, if there is one: where it stood and its validations."""
+    def restore(self, at_most: int | None = None) -> tuple[Position, list[Validation]]:
+        """Go on from the newest whole checkpoint of the run, if there is one: where it stood and its validations.
+
+        A rollback names the step that it goes back to with `at_most`.
+        """
         self.pending, self.since = [], time.monotonic()
         self.seen.clear()
-        path = checkpoint.newest(self.folder / "checkpoints")
+        path = checkpoint.newest(self.folder / "checkpoints", at_most=at_most)
         if path is None:
             return self.position, []
         state = checkpoint.load_state(path)
