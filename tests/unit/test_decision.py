@@ -61,3 +61,11 @@ def test_the_most_probable_class_needs_no_fitting() -> None:
     head = Classification(Classification.Config(labels=("a", "b")))
     assert not head.calibrate([{"label": "a"}], [{"probabilities": {"a": 0.2, "b": 0.8}}])
     assert head.decision is None
+
+
+def test_offsets_that_fit_only_noise_are_left_out() -> None:
+    dice = np.random.default_rng(5)
+    targets = dice.integers(0, 3, 300)
+    sure = np.full((300, 3), 0.05)
+    sure[np.arange(300), np.where(dice.random(300) < 0.9, targets, dice.integers(0, 3, 300))] = 0.9
+    assert fit_decision(sure / sure.sum(1, keepdims=True), targets).offsets == (0.0, 0.0, 0.0)

@@ -17,6 +17,7 @@ Floats = npt.NDArray[np.float64]
 _GRID = np.linspace(-2.0, 2.0, 41)
 _TEMPERATURES = np.exp(np.linspace(np.log(0.5), np.log(4.0), 61))
 _ROUNDS = 4
+_FOLDS = 5
 
 
 class Decision(NamedTuple):
@@ -29,9 +30,29 @@ class Decision(NamedTuple):
 def fit_decision(probabilities: Floats, targets: npt.NDArray[np.int64]) -> Decision:
     """The decision with the best macro-F1 on these rows. `probabilities`: [examples, classes]; targets: class numbers.
 
-    Offsets are found one class at a time over a grid of steps of 0.1; of equal scores the one nearest 0 is taken.
+    Offsets that only fit the noise of few rows are left at 0: they are kept where offsets fitted on four fifths of the
+    rows lift the macro-F1 of the last fifth, over all five.
     """
     logs = np.log(np.maximum(probabilities, 1e-12))
+    offsets = _fit_offsets(logs, targets)
+    if _macro_f1(_cross_fitted(logs, targets), targets) <= _macro_f1(logs, targets):
+        offsets = np.zeros_like(offsets)
+    losses = [_loss((logs + offsets) / temperature, targets) for temperature in _TEMPERATURES]
+    return Decision(tuple(float(x) for x in offsets), float(_TEMPERATURES[int(np.argmin(losses))]))
+
+
+def _cross_fitted(logs: Floats, targets: npt.NDArray[np.int64]) -> Floats:
+    """Each row's scores with offsets that were fitted on the other folds."""
+    scores = logs.copy()
+    folds = np.arange(len(targets)) % _FOLDS
+    for fold in range(_FOLDS):
+        out = folds == fold
+        scores[out] += _fit_offsets(logs[~out], targets[~out])
+    return scores
+
+
+def _fit_offsets(logs: Floats, targets: npt.NDArray[np.int64]) -> Floats:
+    """One class at a time over a grid of steps of 0.1; of equal scores the offset nearest 0 is taken."""
     offsets = np.zeros(logs.shape[1])
     for _ in range(_ROUNDS):
         before = offsets.copy()
@@ -40,8 +61,7 @@ def fit_decision(probabilities: Floats, targets: npt.NDArray[np.int64]) -> Decis
             offsets[place] = max(zip(scores, -np.abs(_GRID), _GRID, strict=True))[2]
         if np.array_equal(before, offsets):
             break
-    losses = [_loss((logs + offsets) / temperature, targets) for temperature in _TEMPERATURES]
-    return Decision(tuple(float(x) for x in offsets), float(_TEMPERATURES[int(np.argmin(losses))]))
+    return offsets
 
 
 def _with(offsets: Floats, place: int, value: float) -> Floats:
