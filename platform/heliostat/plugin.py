@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -36,41 +37,16 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from heliostat.heads.classification import Classification
+    from heliostat.heads.multilabel import MultiLabel
+    from heliostat.heads.regression import Regression
 
 __all__ = [
-    "Baseline",
-    "Batch",
-    "Classification",
-    "Column",
-    "Component",
-    "DataAdapter",
-    "DataError",
-    "Decoder",
-    "Demo",
-    "Draws",
-    "Encoded",
-    "Encoder",
-    "EncoderModule",
-    "FeatureSpec",
-    "Features",
-    "Field",
-    "HeadModule",
-    "HeliostatError",
-    "Metric",
-    "Name",
-    "PooledFeatures",
-    "Ragged",
-    "Record",
-    "Registry",
-    "RejectedRecord",
-    "Row",
-    "Seq2SeqFeatures",
-    "Settings",
-    "Tally",
-    "TaskHead",
-    "TokenFeatures",
+    "Baseline", "Batch", "Classification", "Column", "Component", "DataAdapter", "DataError", "Decoder", "Demo",
+    "Draws", "Encoded", "Encoder", "EncoderModule", "FeatureSpec", "Features", "Field", "HeadModule",
+    "HeliostatError", "Metric", "MultiLabel", "Name", "PooledFeatures", "Ragged", "Record", "Registry",
+    "Regression", "RejectedRecord", "Row", "Seq2SeqFeatures", "Settings", "Tally", "TaskHead", "TokenFeatures",
     "Vocabulary",
-]
+]  # fmt: skip
 
 Tally = dict[str, "npt.NDArray[np.float64]"]
 """Sums over predictions that add up across batches and workers: a confusion matrix, a squared error and its count."""
@@ -293,10 +269,11 @@ class Demo(Component):
         return {key: value for key, value in answer.items() if isinstance(value, (str, int, float))}
 
 
+_HEADS = {"Classification": "classification", "MultiLabel": "multilabel", "Regression": "regression"}
+
+
 def __getattr__(name: str) -> Any:
     # Generic heads come in by the door themselves, so they are reached when asked for.
-    if name == "Classification":
-        from heliostat.heads.classification import Classification
-
-        return Classification
+    if name in _HEADS:
+        return getattr(import_module(f"heliostat.heads.{_HEADS[name]}"), name)
     raise AttributeError(f"module 'heliostat.plugin' has no attribute '{name}'")

@@ -93,6 +93,7 @@ def test_regression_answers_in_the_unit_of_its_targets(tmp_path: Path) -> None:
     assert module.predict(PooledFeatures(torch.ones(2, 4)), _batch(target=[0.0, 0.0])) == [{"value": 200.0}] * 2
 
 
+@torch.no_grad()
 def test_huber_grows_linearly_where_mse_squares() -> None:
     far, near = PooledFeatures(torch.zeros(1, 4)), _batch(target=[10.0])
     mse, huber = Regression(), Regression(Regression.Config(loss="huber", delta=2.0))

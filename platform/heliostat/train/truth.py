@@ -63,7 +63,7 @@ def check_truth(worker: Worker, model: nn.Module, seen: Seen, step: int) -> None
 
     Every worker calls it after the same step. Raises TrainError on each of them, naming the ranks and what differs.
     """
-    sums = worker.gather(checksum(model))
+    sums = worker.gather(checksum(model)) if worker.world_size > 1 else [0.0]
     counts, ids = worker.gather(float(seen.count)), worker.gather(float(seen.ids))
     planned_count, planned_ids = seen.planned_count, seen.planned_ids
     seen.clear()
