@@ -32,9 +32,11 @@ def command(
     name = told.version.name
     heliostat = "heliostat" if shutil.which("heliostat") else os.path.relpath(sys.argv[0])
     console.print("\nnext, try:")
-    console.print(f'  {heliostat} predict {name}@champion "Lovely fabric, but it runs small."')
-    console.print(f"  {heliostat} serve {name}@champion      (and in another terminal: {heliostat} demo {name})")
-    console.print(f"  {heliostat} train sentiment/pretrained      (all the data: a better model)")
+    console.print(f'  {heliostat} predict {name}@champion "Lovely fabric, but it runs small."', soft_wrap=True)
+    console.print(
+        f"  {heliostat} serve {name}@champion      (and in another terminal: {heliostat} demo {name})", soft_wrap=True
+    )
+    console.print(f"  {heliostat} train sentiment/pretrained      (all the data: a better model)", soft_wrap=True)
 
 
 def _serve_and_ask(version: ModelVersion) -> None:
