@@ -148,7 +148,7 @@ def show_scores(report: Report) -> None:
     from heliostat.evaluate.page import number, signed
 
     baseline = next(iter(report.baselines), None)
-    table = Table(title=f"{report.split} scores, 95 % intervals", title_justify="left", box=box.SIMPLE)
+    table = Table(title=f"{report.split} scores, 95 % intervals", title_justify="left", box=box.SIMPLE, pad_edge=False)
     table.add_column("metric", no_wrap=True)
     for heading in ("model", baseline, "difference") if baseline else ("model",):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -163,4 +163,4 @@ def show_scores(report: Report) -> None:
 def _shown(interval: Interval, spell: Callable[[float], str]) -> str:
     if math.isnan(interval.value):
         return "undefined"
-    return f"{spell(interval.value)} ({spell(interval.low)} to {spell(interval.high)})"
+    return f"{spell(interval.value)} ({spell(interval.low)}, {spell(interval.high)})"
