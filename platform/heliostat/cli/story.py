@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -148,7 +147,7 @@ def show_scores(report: Report) -> None:
     from heliostat.evaluate.page import number, signed
 
     baseline = next(iter(report.baselines), None)
-    table = Table(title=f"{report.split} scores, 95 % intervals", title_justify="left", box=box.SIMPLE, pad_edge=False)
+    table = Table(title=f"{report.split} scores, 95 % intervals", title_justify="left", box=None, pad_edge=False)
     table.add_column("metric", no_wrap=True)
     for heading in ("model", baseline, "difference") if baseline else ("model",):
         table.add_column(heading, justify="right", no_wrap=True)
