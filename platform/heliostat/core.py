@@ -5,8 +5,13 @@ from __future__ import annotations
 from heliostat.adapters.columns import Columns
 from heliostat.baselines.majority import MajorityBaseline
 from heliostat.baselines.tfidf import TfidfBaseline
+from heliostat.encoders.causal_text import CausalTextEncoder
 from heliostat.encoders.text import TextEncoder
+from heliostat.heads.bert import Bert
+from heliostat.heads.causal_lm import CausalLM
 from heliostat.heads.classification import Classification
+from heliostat.heads.masked_lm import MaskedLM
+from heliostat.heads.sentences import NextSentence, SentenceOrder
 from heliostat.plugin import Registry
 
 
@@ -14,6 +19,12 @@ def register(registry: Registry) -> None:
     """Register what comes with the platform, by the same door as any plugin."""
     registry.add("columns", Columns)
     registry.add("text", TextEncoder)
+    registry.add("causal_text", CausalTextEncoder)
     registry.add("classification", Classification)
+    registry.add("masked_lm", MaskedLM)
+    registry.add("next_sentence", NextSentence)
+    registry.add("sentence_order", SentenceOrder)
+    registry.add("bert", Bert)
+    registry.add("causal_lm", CausalLM)
     registry.add("tfidf", TfidfBaseline)
     registry.add("majority", MajorityBaseline)

@@ -16,9 +16,9 @@ from heliostat.features import FeatureSpec
 from heliostat.plugin import Classification, Column, DataAdapter, Demo, Settings
 
 DOOR = [
-    "Baseline", "Batch", "Classification", "Column", "Component", "DataAdapter", "DataError", "Decoder", "Demo",
+    "Baseline", "Batch", "CausalFeatures", "Classification", "Column", "Component", "DataAdapter", "DataError", "Decoder", "Demo",
     "Draws", "Encoded", "Encoder", "EncoderModule", "FeatureSpec", "Features", "Field", "HeadModule",
-    "HeliostatError", "Metric", "Name", "PooledFeatures", "Ragged", "Record", "Registry", "RejectedRecord", "Row",
+    "HeliostatError", "MeasuringModule", "Metric", "Name", "PooledFeatures", "Ragged", "Record", "Registry", "RejectedRecord", "Row",
     "Seq2SeqFeatures", "Settings", "Tally", "TaskHead", "TokenFeatures", "Vocabulary",
 ]  # fmt: skip
 

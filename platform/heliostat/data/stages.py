@@ -68,7 +68,7 @@ class Preparation:
         keys: list[Any] = []
         identify, told = Identities(), 0
         self.progress("reading", 0, None)
-        takes = tuple(maker.head.takes.model_fields)
+        takes = maker.adapter.split_by or tuple(maker.head.takes.model_fields)
         with StoredWriter(self.work / "spool" / "all.parquet") as spool:
             for made in self.engine.make(self.source, maker):
                 self.num_records += made.num_records

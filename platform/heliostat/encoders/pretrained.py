@@ -21,6 +21,7 @@ TOKENIZER, TOKENIZER_CONFIG, MODEL_CONFIG, WEIGHTS = (
 _DROPOUTS = (
     *("hidden_dropout_prob", "attention_probs_dropout_prob"),
     *("dropout", "attention_dropout", "embedding_dropout", "mlp_dropout"),
+    *("resid_pdrop", "attn_pdrop", "embd_pdrop"),
 )
 """What transformers' configurations call their dropouts."""
 
