@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from heliostat.adapters.columns import Columns
+from heliostat.adapters.documents import Documents
 from heliostat.baselines.majority import MajorityBaseline
 from heliostat.baselines.tfidf import TfidfBaseline
 from heliostat.encoders.causal_text import CausalTextEncoder
@@ -18,6 +19,7 @@ from heliostat.plugin import Registry
 def register(registry: Registry) -> None:
     """Register what comes with the platform, by the same door as any plugin."""
     registry.add("columns", Columns)
+    registry.add("documents", Documents)
     registry.add("text", TextEncoder)
     registry.add("causal_text", CausalTextEncoder)
     registry.add("classification", Classification)

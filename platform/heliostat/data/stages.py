@@ -25,7 +25,7 @@ from heliostat.data.shards import write_shards
 from heliostat.data.sources import Source
 from heliostat.data.split import SPLITS, Split, assign, key_of
 from heliostat.data.stats import Stats
-from heliostat.data.stored import Stored, StoredWriter, read_stored, read_values
+from heliostat.data.stored import Stored, StoredWriter, num_rows, read_stored, read_values
 from heliostat.errors import DataError, RejectedRecord
 from heliostat.plugin import Encoder, TaskHead
 from heliostat.run import Run, build
@@ -153,7 +153,8 @@ class Preparation:
         return examples.count
 
     def _refuse_empty(self, counts: Mapping[Split, int]) -> None:
-        empty = [split for split, count in counts.items() if not count]
+        spool = self.work / "spool"
+        empty = [split for split, count in counts.items() if not count and num_rows(spool / f"{split}.parquet")]
         if empty:
             top = self.rejects.reasons.most_common(1)
             raise DataError(
