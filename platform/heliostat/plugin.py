@@ -39,41 +39,12 @@ if TYPE_CHECKING:
     from heliostat.heads.classification import Classification
 
 __all__ = [
-    "Baseline",
-    "Batch",
-    "CausalFeatures",
-    "Classification",
-    "Column",
-    "Component",
-    "DataAdapter",
-    "DataError",
-    "Decoder",
-    "Demo",
-    "Draws",
-    "Encoded",
-    "Encoder",
-    "EncoderModule",
-    "FeatureSpec",
-    "Features",
-    "Field",
-    "HeadModule",
-    "HeliostatError",
-    "MeasuringModule",
-    "Metric",
-    "Name",
-    "PooledFeatures",
-    "Ragged",
-    "Record",
-    "Registry",
-    "RejectedRecord",
-    "Row",
-    "Seq2SeqFeatures",
-    "Settings",
-    "Tally",
-    "TaskHead",
-    "TokenFeatures",
+    "Baseline", "Batch", "CausalFeatures", "Classification", "Column", "Component", "DataAdapter", "DataError",
+    "Decoder", "Demo", "Draws", "Encoded", "Encoder", "EncoderModule", "FeatureSpec", "Features", "Field",
+    "HeadModule", "HeliostatError", "MeasuringModule", "Metric", "Name", "PooledFeatures", "Ragged", "Record",
+    "Registry", "RejectedRecord", "Row", "Seq2SeqFeatures", "Settings", "Tally", "TaskHead", "TokenFeatures",
     "Vocabulary",
-]
+]  # fmt: skip
 
 Tally = dict[str, "npt.NDArray[np.float64]"]
 """Sums over predictions that add up across batches and workers: a confusion matrix, a squared error and its count."""

@@ -33,7 +33,7 @@ class Documents(DataAdapter):
         """What becomes of a document: texts, for masked and causal language modelling, or pairs of a `text` and the
         `next` one, for heads that ask whether one follows the other."""
         max_words: Annotated[int, Field(ge=8)] = 160
-        """Most words of a text, or of both texts of a pair; a word is about 1.3 tokens, and `encoder.max_tokens` cuts."""
+        """Most words of a text, or of a pair together; a word is about 1.3 tokens, and `encoder.max_tokens` cuts."""
         min_words: Annotated[int, Field(ge=1)] = 1
         """Fewest words of a document; a shorter one is left out."""
 

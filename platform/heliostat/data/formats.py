@@ -47,7 +47,7 @@ class Options(Settings):
     encoding: str = "utf-8"
     """Character encoding of text files."""
     documents: plaintext.Documents | None = None
-    """What a record of a `.txt` file is: the whole `file`, which is the default, a `block` between blank lines, a `line`."""
+    """What a record of a `.txt` file is: the whole `file` (so by default), a `block` between blank lines, a `line`."""
     split: str | None = None
     """The split of an `hf:` data set to read; None reads all, and adds a column `split`."""
     file_column: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from heliostat.data.plan import BatchPlan
 from heliostat.data.prepared import Prepared
 from heliostat.data.shards import Shards
 from heliostat.features import FeatureSpec
+from heliostat.lineage import Entry, entry_of
 from heliostat.model import Model, build_model
 from heliostat.run import Parts, Run
+from heliostat.train.ancestry import read_ancestors
 from heliostat.train.ema import MovingAverage
 from heliostat.train.journal import Journal
 from heliostat.train.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors
@@ -40,6 +43,7 @@ class Trainee:
     train: Shards
     valid: Shards
     plan: BatchPlan
+    data_key: str
     spec: FeatureSpec
     model: Model
     wrapped: nn.Module
@@ -48,6 +52,9 @@ class Trainee:
     journal: Journal
     saver: Saver
     position: Position = START
+    tokens: float = 0.0
+    """Tokens that the run has learned from so far, over all workers."""
+    ancestors: Sequence[Entry] = ()
     pending: list[Update] = field(default_factory=list)
     """Updates since the last row of the journal."""
     since: float = field(default_factory=time.monotonic)
@@ -55,7 +62,7 @@ class Trainee:
     @classmethod
     def build(cls, run: Run, prepared: Prepared, worker: Worker, folder: Path) -> Trainee:
         """A fresh trainee; the same weights on every worker, from the run's seed."""
-        parts, settings = prepared.parts(run), run.train
+        parts, settings = _fitted(run, prepared, folder), run.train
         torch.manual_seed(settings.seed)
         model = build_model(parts.encoder, parts.head)
         wrapped = worker.wrap(model)
@@ -73,6 +80,8 @@ class Trainee:
             wrapped=wrapped,
             optimizer=build_optimizer(model, settings),
             average=MovingAverage(model, settings.ema) if settings.ema else None,
+            ancestors=read_ancestors(folder),
+            data_key=prepared.key,
             journal=Journal(folder, is_writer=worker.rank == 0),
             saver=Saver(folder / "checkpoints", settings.keep_checkpoints, is_writer=worker.rank == 0),
         )
@@ -90,12 +99,13 @@ class Trainee:
         if state.weights is not None:
             self.model.load_state_dict(state.weights)
         load_optimizer_tensors(self.optimizer, self.model, state.optimizer)
-        self.position = Position(*state.trainer["position"])
+        self.position, self.tokens = Position(*state.trainer["position"]), state.trainer.get("tokens", 0.0)
         return self.position, [Validation(*row) for row in state.trainer["history"]]
 
     def log(self, update: Update, after: Position, lr: float, num_steps: int) -> None:
         """Write a row to the journal each `train.log_every` updates: sums over them, never means of means."""
         self.position = after
+        self.tokens += update.tokens
         self.pending.append(update)
         if after.step % self.run.train.log_every and after.step not in {1, num_steps}:
             return
@@ -125,6 +135,7 @@ class Trainee:
         leader = best(history)
         trainer: dict[str, Any] = {
             "position": list(after),
+            "tokens": self.tokens,
             "history": [list(row) for row in history],
             "best_step": leader.step if leader else None,
             "in_effect": state_of_effect(self.worker, self.run.train.precision),
@@ -135,8 +146,12 @@ class Trainee:
             served = _copies(self.model)
         weights = _copies(self.model) if self.average else None
         state = checkpoint.TrainingState(trainer, optimizer_tensors(self.optimizer, self.model), weights)
-        snapshot = checkpoint.Snapshot(self.run, self.parts, self.model, served, golden, state)
+        snapshot = checkpoint.Snapshot(self.run, self.parts, self.model, served, golden, state, self._lineage())
         self.saver.write(after.step, snapshot, best_step=trainer["best_step"])
+
+    def _lineage(self) -> list[Entry]:
+        facts = {"steps": self.position.step, "tokens": int(self.tokens), "data_key": self.data_key}
+        return [*self.ancestors, entry_of(self.run.dump(), run_id=self.folder.name, **facts)]
 
     def close(self) -> None:
         """Wait for what is still being written."""
@@ -145,6 +160,12 @@ class Trainee:
 
     def _served(self) -> Any:
         return _either(self.average.in_place(self.model), True) if self.average else _either(None, False)
+
+
+def _fitted(run: Run, prepared: Prepared, folder: Path) -> Parts:
+    """What was fitted, from the run's own checkpoint where it has one: then nothing is asked of a pretrained model."""
+    path = checkpoint.newest(folder / "checkpoints")
+    return prepared.parts(run) if path is None else checkpoint.load_parts(run, path)
 
 
 def _either(context: Any, is_on: bool) -> Any:
