@@ -37,20 +37,17 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 SUBJECTS = {
     "sea": ["waves", "salt", "boats", "gulls", "sand"],
     "wood": ["pines", "moss", "deer", "roots", "owls"],
-    "town": ["trams", "shops", "lamps", "crowds", "roofs"],
-    "farm": ["cows", "ploughs", "barns", "hens", "wheat"],
-    "lab": ["flasks", "scales", "gloves", "lasers", "cells"],
 }
 ORDER = ["First", "Then", "Later", "Afterwards", "Next", "Soon", "Finally", "Last"]
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """30 documents of eight sentences, each document about one subject, its sentences in an order that words tell."""
+    """40 documents of eight sentences, each document about one subject, its sentences in an order that words tell."""
     dice = random.Random(5)
     folder = tmp_path_factory.mktemp("corpus")
-    for number in range(30):
-        things = SUBJECTS[[*SUBJECTS][number % 5]]
+    for number in range(40):
+        things = SUBJECTS[[*SUBJECTS][number % 2]]
         sentences = [f"{word} unbelievably {dice.choice(things)} follow the {dice.choice(things)}." for word in ORDER]
         (folder / f"{number}.txt").write_text(" ".join(sentences))
     return folder
@@ -65,10 +62,16 @@ def made(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Make:
     home = tmp_path_factory.mktemp("home")
     set_threads(1)
 
-    def make(objective: str, **train: Any) -> tuple[Run, Prepared]:
+    def make(objective: str, dropout: float = 0.1, **train: Any) -> tuple[Run, Prepared]:
         chosen = OBJECTIVES[objective]
         give = chosen.get("give", "chunks")
-        encoder = {"type": chosen.get("encoder", "core.text"), "preset": "tiny", "vocab_size": 330, "max_tokens": 48}
+        encoder = {
+            "type": chosen.get("encoder", "core.text"),
+            "preset": "tiny",
+            "vocab_size": 330,
+            "max_tokens": 48,
+            "dropout": dropout,
+        }
         fields = ["text", "next"] if give == "pairs" else ["text"]
         run = check(
             {
@@ -263,8 +266,7 @@ def test_a_token_sees_nothing_of_those_that_follow(made: Make) -> None:
     assert not torch.equal(before[last], after[last])
 
 
-def test_the_loss_is_that_of_transformers_own_models(made: Make) -> None:
-    """Masked: logits at masked places against the whole projection. Causal: against LlamaForCausalLM's loss."""
+def test_the_causal_loss_is_that_of_transformers_own_model(made: Make) -> None:
     from transformers import LlamaForCausalLM
 
     run, prepared = made("causal_lm")
@@ -274,7 +276,7 @@ def test_the_loss_is_that_of_transformers_own_models(made: Make) -> None:
     with torch.no_grad():
         mine = float(model(batch)["loss"]) / parts.head.counts(batch)["loss"]
         transformer: Any = model.encoder.transformer
-        whole = LlamaForCausalLM(transformer.config)
+        whole = LlamaForCausalLM(transformer.config).eval()
         whole.model.load_state_dict(transformer.state_dict())
         whole.lm_head.weight = whole.model.embed_tokens.weight
         whole.set_attn_implementation("sdpa")
@@ -311,11 +313,11 @@ def valid_rows(folder: Path) -> list[dict[str, float]]:
 @pytest.mark.parametrize(
     ("objective", "epochs", "score", "least"),
     [
-        ("masked_lm", 25, "masked_accuracy", 0.3),
-        ("next_sentence", 40, "accuracy", 0.65),
-        ("sentence_order", 25, "accuracy", 0.8),
-        ("bert", 25, "masked_accuracy", 0.3),
-        ("causal_lm", 15, "accuracy", 0.5),
+        ("masked_lm", 20, "masked_accuracy", 0.3),
+        ("next_sentence", 24, "accuracy", 0.75),
+        ("sentence_order", 12, "accuracy", 0.8),
+        ("bert", 20, "masked_accuracy", 0.3),
+        ("causal_lm", 10, "accuracy", 0.5),
     ],
 )
 def test_the_loss_falls_and_answers_can_be_had(
@@ -323,7 +325,7 @@ def test_the_loss_falls_and_answers_can_be_had(
 ) -> None:
     from heliostat.predict import Predictor
 
-    run, prepared = made(objective, epochs=epochs, lr=4e-3, schedule="constant", keep_checkpoints=1)
+    run, prepared = made(objective, dropout=0.0, epochs=epochs, lr=2e-3, schedule="constant", keep_checkpoints=1)
     outcome = fit(run, prepared, LocalWorker(), tmp_path)
     rows = valid_rows(tmp_path)
     assert min(row["valid/loss"] for row in rows) < 0.95 * rows[0]["valid/loss"]

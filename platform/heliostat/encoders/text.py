@@ -50,7 +50,7 @@ class TextEncoder(Encoder):
         preset: Literal["tiny", "mini", "small", "base"] | None = None
         """Size of a fresh model: 32 wide with 2 layers (for tests), 256 x 4, 384 x 6, 768 x 12."""
         pretrained: Annotated[str, Field(min_length=1)] | None = None
-        """A model of the store (`name@champion`, `name:3`), a run id, a folder, `package:<package>/<folder>`, a hub name."""
+        """A model of the store (`name@champion`, `name:3`), a run id, a folder, `package:<package>/...`, a hub name."""
         fields: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)] = ("text",)
         """The field of an example that is read; two are read as a pair."""
         blank: Annotated[str, Field(min_length=1)] | None = None

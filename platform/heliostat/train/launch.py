@@ -48,8 +48,8 @@ def train(
     """Train a run, or go on with the run of id `resume`.
 
     One worker trains in this process; several, or a cluster named by `RAY_ADDRESS`, train on Ray. Raises TrainError,
-    DataError, CheckpointError, RunError (a pretrained model that is not there), and Stopped (exit code 130 or 143) after
-    Ctrl-C or SIGTERM, with a checkpoint kept.
+    DataError, CheckpointError, RunError (a pretrained model that is not there), and after Ctrl-C or SIGTERM Stopped
+    (exit code 130 or 143), with a checkpoint kept.
     """
     started = time.monotonic()
     if resume:
