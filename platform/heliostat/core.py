@@ -7,10 +7,12 @@ from heliostat.adapters.documents import Documents
 from heliostat.baselines.majority import MajorityBaseline
 from heliostat.baselines.tfidf import TfidfBaseline
 from heliostat.encoders.causal_text import CausalTextEncoder
+from heliostat.encoders.seq2seq_text import Seq2SeqTextEncoder
 from heliostat.encoders.text import TextEncoder
 from heliostat.heads.bert import Bert
 from heliostat.heads.causal_lm import CausalLM
 from heliostat.heads.classification import Classification
+from heliostat.heads.denoising import Denoising
 from heliostat.heads.masked_lm import MaskedLM
 from heliostat.heads.sentences import NextSentence, SentenceOrder
 from heliostat.plugin import Registry
@@ -22,11 +24,13 @@ def register(registry: Registry) -> None:
     registry.add("documents", Documents)
     registry.add("text", TextEncoder)
     registry.add("causal_text", CausalTextEncoder)
+    registry.add("seq2seq_text", Seq2SeqTextEncoder)
     registry.add("classification", Classification)
     registry.add("masked_lm", MaskedLM)
     registry.add("next_sentence", NextSentence)
     registry.add("sentence_order", SentenceOrder)
     registry.add("bert", Bert)
     registry.add("causal_lm", CausalLM)
+    registry.add("denoising", Denoising)
     registry.add("tfidf", TfidfBaseline)
     registry.add("majority", MajorityBaseline)

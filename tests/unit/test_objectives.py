@@ -33,6 +33,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "sentence_order": {"head": "core.sentence_order", "give": "pairs"},
     "bert": {"head": {"type": "core.bert", "rate": 0.2}, "give": "pairs"},
     "causal_lm": {"head": "core.causal_lm", "encoder": "core.causal_text"},
+    "denoising": {"head": "core.denoising", "encoder": "core.seq2seq_text"},
 }
 SUBJECTS = {
     "sea": ["waves", "salt", "boats", "gulls", "sand"],
@@ -109,7 +110,7 @@ def drawn_by_id(run: Run, prepared: Prepared, rows: list[int], epoch: int) -> di
     return {row: tuple(values) for row, values in found.items()}
 
 
-@pytest.mark.parametrize("objective", ["masked_lm", "next_sentence", "sentence_order", "bert"])
+@pytest.mark.parametrize("objective", ["masked_lm", "next_sentence", "sentence_order", "bert", "denoising"])
 def test_what_is_drawn_depends_on_the_example_and_the_epoch_alone(made: Make, objective: str) -> None:
     run, prepared = made(objective)
     rows = list(range(24))
@@ -233,7 +234,7 @@ def test_a_causal_head_refuses_an_encoder_that_looks_ahead(made: Make) -> None:
         check(values)
 
 
-@pytest.mark.parametrize("objective", ["masked_lm", "causal_lm"])
+@pytest.mark.parametrize("objective", ["masked_lm", "causal_lm", "denoising"])
 def test_documents_end_to_end_see_nothing_of_each_other(made: Make, objective: str) -> None:
     run, prepared = made(objective)
     parts = prepared.parts(run)
@@ -305,6 +306,44 @@ def test_logits_in_pieces_are_logits_in_one(monkeypatch: pytest.MonkeyPatch) -> 
         torch.testing.assert_close(one, other)
 
 
+def test_spans_are_masked_by_one_mask_each_and_none_leaves_its_text() -> None:
+    from heliostat.heads.denoising import chance, infilled, spans
+
+    begins = np.array([0, 1, 0, 1, 0, 0, 0, 1], dtype=bool)
+    sizes = np.array([1, 2, 9, 9, 9, 9, 9, 4])
+    covered = spans(begins, sizes, (4, 4))
+    assert covered.tolist() == [False, True, True, True, False, False, False, True]
+    ids, lengths = infilled(np.arange(10, 18), covered, (4, 4), 3)
+    assert ids.tolist() == [10, 3, 14, 15, 16, 3]
+    assert lengths.tolist() == [2, 4]
+    ids, lengths = infilled(np.arange(4), np.ones(4, dtype=bool), (2, 0, 2), 3)
+    assert (ids.tolist(), lengths.tolist()) == ([3, 3], [1, 0, 1])
+    dice = np.random.default_rng(1)
+    for rate, span in ((0.15, 1), (0.3, 3), (0.5, 5)):
+        drawn_sizes = 1 + (dice.random(50_000) * (2 * span - 1)).astype(np.int64)
+        share = spans(dice.random(50_000) < chance(rate, span), drawn_sizes, (50_000,)).mean()
+        assert abs(share - rate) < 0.02
+
+
+def test_a_decoder_sees_its_source_and_what_is_written_alone(made: Make) -> None:
+    run, prepared = made("denoising")
+    parts = prepared.parts(run)
+    model = build_model(parts.encoder, parts.head).eval()
+    rows = [{"text": "waves and salt"}, {"text": "moss"}, {"text": "gulls follow the boats"}]
+    from heliostat.batch import Ragged
+
+    batch = collate(parts.encoder.encode(rows), np.zeros(3, dtype=np.uint64))
+    alone = collate(parts.encoder.encode(rows[:1]), np.zeros(1, dtype=np.uint64))
+    told = [torch.tensor([1, 9, 8, 7]), torch.tensor([1, 5]), torch.tensor([1])]
+    with torch.no_grad():
+        whole = model.encoder(batch).decoder.logits(Ragged.of(told))
+        one = model.encoder(alone).decoder.logits(Ragged.of(told[:1]))
+        shorter = model.encoder(alone).decoder.logits(Ragged.of([told[0][:2]]))
+    assert whole.shape[0] == 7
+    torch.testing.assert_close(whole[:4], one, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(one[:2], shorter, rtol=1e-4, atol=1e-5)
+
+
 def valid_rows(folder: Path) -> list[dict[str, float]]:
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [row for row in rows if "valid/loss" in row]
@@ -318,6 +357,7 @@ def valid_rows(folder: Path) -> list[dict[str, float]]:
         ("sentence_order", 12, "accuracy", 0.8),
         ("bert", 20, "masked_accuracy", 0.3),
         ("causal_lm", 10, "accuracy", 0.5),
+        ("denoising", 12, "accuracy", 0.4),
     ],
 )
 def test_the_loss_falls_and_answers_can_be_had(

@@ -234,6 +234,6 @@ class TextEncoder(Encoder):
             found = f"; {pickle[0].name} is a pickle, which may run anybody's code, and is not read" if pickle else ""
             raise CheckpointError(f"{path} is missing{found}.")
         try:
-            module.load_state_dict({_PREFIX + name: tensor for name, tensor in load_file(path).items()})
+            module.get_submodule("transformer").load_state_dict(load_file(path))
         except (SafetensorError, RuntimeError) as error:
             raise CheckpointError(f"{path} does not fit the encoder: {error}") from None

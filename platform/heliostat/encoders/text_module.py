@@ -40,14 +40,17 @@ class TextModule(nn.Module):
         starts = batch.dense(PAIR_START) if PAIR_START in batch else None
         states = self.read(tokens, starts)
         table = self.transformer.get_input_embeddings().weight
-        extra = {"reader": self.read} if issubclass(self.gives, CausalFeatures) else {}
         return self.gives(
             pooled=self._pooled(states, tokens.offsets),
             states=states,
             tokens=tokens,
             embedding=table if table.shape[1] == states.shape[1] else None,
-            **extra,
+            **self.beside(states, tokens),
         )
+
+    def beside(self, states: Tensor, tokens: Ragged) -> dict[str, Any]:
+        """Fields of the features beside those of TokenFeatures."""
+        return {"reader": self.read} if issubclass(self.gives, CausalFeatures) else {}
 
     def read(self, tokens: Ragged, starts: Tensor | None = None) -> Tensor:
         """[tokens, dim], in the order of the batch; `starts` says where the second texts of pairs begin."""
