@@ -5,7 +5,10 @@ from __future__ import annotations
 from heliostat.adapters.columns import Columns
 from heliostat.adapters.documents import Documents
 from heliostat.baselines.majority import MajorityBaseline
+from heliostat.baselines.mean import MeanBaseline
+from heliostat.baselines.ridge import RidgeBaseline
 from heliostat.baselines.tfidf import TfidfBaseline
+from heliostat.baselines.tfidf_labels import TfidfLabelsBaseline
 from heliostat.encoders.causal_text import CausalTextEncoder
 from heliostat.encoders.seq2seq_text import Seq2SeqTextEncoder
 from heliostat.encoders.text import TextEncoder
@@ -14,6 +17,8 @@ from heliostat.heads.causal_lm import CausalLM
 from heliostat.heads.classification import Classification
 from heliostat.heads.denoising import Denoising
 from heliostat.heads.masked_lm import MaskedLM
+from heliostat.heads.multilabel import MultiLabel
+from heliostat.heads.regression import Regression
 from heliostat.heads.sentences import NextSentence, SentenceOrder
 from heliostat.plugin import Registry
 
@@ -32,5 +37,10 @@ def register(registry: Registry) -> None:
     registry.add("bert", Bert)
     registry.add("causal_lm", CausalLM)
     registry.add("denoising", Denoising)
+    registry.add("multilabel", MultiLabel)
+    registry.add("regression", Regression)
     registry.add("tfidf", TfidfBaseline)
+    registry.add("tfidf_labels", TfidfLabelsBaseline)
+    registry.add("ridge", RidgeBaseline)
+    registry.add("mean", MeanBaseline)
     registry.add("majority", MajorityBaseline)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -157,21 +159,23 @@ def _store(result: TrainResult, report: Report | None, alias: str) -> ModelVersi
 
 
 def show_scores(report: Report) -> None:
-    """The scores with their 95 % intervals, beside the first baseline's on the same rows, and the paired difference."""
+    """The scores with their intervals, beside the first baseline's on the same rows, and the paired difference."""
     from heliostat.evaluate.page import number, signed
 
     baseline = next(iter(report.baselines), None)
-    table = Table(title=f"{report.split} scores, 95 % intervals", title_justify="left")
-    table.add_column("metric")
+    table = Table(title=f"{report.split} scores, 95 % intervals", title_justify="left", box=box.SIMPLE)
+    table.add_column("metric", no_wrap=True)
     for heading in ("model", baseline, "difference") if baseline else ("model",):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in report.summary_rows(baseline):
-        cells = [_shown(interval, number) for interval in (row.model, row.baseline) if interval]
-        table.add_row(row.metric, *cells, *([_shown(row.difference, signed)] if row.difference else []))
+        cells = [_shown(row.model, number)]
+        if row.baseline and row.difference:
+            cells += [number(row.baseline.value), _shown(row.difference, signed)]
+        table.add_row(row.metric, *cells)
     console.print(table)
 
 
 def _shown(interval: Interval, spell: Callable[[float], str]) -> str:
-    if interval.value != interval.value:
+    if math.isnan(interval.value):
         return "undefined"
     return f"{spell(interval.value)} ({spell(interval.low)} to {spell(interval.high)})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -39,6 +40,8 @@ PAIR_START = "pair_start"
 
 _PREFIX = "transformer."
 """Where the transformer stands in the module; on disk its weights have the names that transformers gives them."""
+_LAYER = re.compile(r"^transformer\..*?\b(?:layers?|h)\.(\d+)\.")
+_EMBEDDING = re.compile(r"\.(?:embeddings|embed_tokens|wte|wpe)\b")
 
 
 class TextEncoder(Encoder):
@@ -215,6 +218,11 @@ class TextEncoder(Encoder):
         module = TextModule(load_transformer(self._fitted()[0], address), self.config.pooling, self.gives)
         prove(module)
         return module
+
+    def depth_of(self, parameter: str) -> int | None:
+        """0 for embeddings, k for the k-th layer, by the names that transformers gives them."""
+        layer = _LAYER.search(parameter)
+        return int(layer[1]) + 1 if layer else 0 if _EMBEDDING.search(parameter) else None
 
     def save_weights(self, module: nn.Module, folder: Path, weights: Mapping[str, Tensor]) -> None:
         """Write `weights` to `folder/model.safetensors`, named as AutoModel names them."""

@@ -14,6 +14,7 @@ from heliostat.run import Run, pinned
 from heliostat.train import run_folder
 from heliostat.train.ancestry import ancestors_of, note_ancestors
 from heliostat.train.signals import Wish, stop_signals
+from heliostat.train.tracking import require_trackers
 
 if TYPE_CHECKING:
     from heliostat.data.prepared import Prepared
@@ -35,7 +36,7 @@ class TrainResult(NamedTuple):
     run_id: str
     folder: Path
     checkpoint: Path
-    """The checkpoint with the best validation."""
+    """The checkpoint with the best validation, its head's decision fitted on the valid split."""
     prepared: Path
     steps: int
     seconds: float
@@ -57,6 +58,7 @@ def train(
     elif run is None:
         raise TrainError("there is nothing to train: name a run, or continue one with --resume ID.")
     else:
+        require_trackers(run.train.trackers)
         run = pinned(run)
         ancestors = ancestors_of(run)
         folder = run_folder.create(run, run_id)
@@ -64,9 +66,10 @@ def train(
     with run_folder.locked(folder), stop_signals(lambda: run_folder.ask_to_stop(folder)) as wish:
         try:
             prepared = _train(run, folder, watcher or Watcher())
+            model, steps = _finished(folder, prepared)
         except Stopped as stopped:
             raise _with_way_on(stopped, folder, wish) from None
-    return _result(folder, prepared, time.monotonic() - started)
+    return TrainResult(folder.name, folder, model, prepared, steps, time.monotonic() - started)
 
 
 def _train(run: Run, folder: Path, watcher: Watcher) -> Path:
@@ -120,11 +123,14 @@ def _with_way_on(stopped: Stopped, folder: Path, wish: Wish) -> Stopped:
     return Stopped(message, exit_code=wish.exit_code)
 
 
-def _result(folder: Path, prepared: Path, seconds: float) -> TrainResult:
+def _finished(folder: Path, prepared: Path) -> tuple[Path, int]:
+    """The checkpoint to evaluate and to serve, and the updates that were made."""
+    from heliostat.data.prepared import Prepared
+    from heliostat.train.finish import finished_model
+
     path = folder / "outcome.json"
     if not path.exists():
         raise TrainError(f"the run '{folder.name}' ended without a result. See {folder / 'ray.log'}.")
     outcome = json.loads(path.read_text(encoding="utf-8"))
     best = checkpoint.step_folder(folder / "checkpoints", int(outcome["best"][0]))
-    checkpoint.verify(best)
-    return TrainResult(folder.name, folder, best, prepared, int(outcome["step"]), seconds)
+    return finished_model(folder, best, Prepared.open(prepared)), int(outcome["step"])

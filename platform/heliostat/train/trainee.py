@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from heliostat import checkpoint
 from heliostat.data.plan import BatchPlan
 from heliostat.data.prepared import Prepared
 from heliostat.data.shards import Shards
+from heliostat.errors import TrainError
 from heliostat.features import FeatureSpec
 from heliostat.lineage import Entry, entry_of
 from heliostat.model import Model, build_model
@@ -27,9 +29,11 @@ from heliostat.train.optimizer import build_optimizer, load_optimizer_tensors, o
 from heliostat.train.policy import Validation, best
 from heliostat.train.progress import START, Position
 from heliostat.train.saver import Saver
+from heliostat.train.tracking import require_trackers
+from heliostat.train.truth import Seen
 from heliostat.train.update import Update
 from heliostat.train.validate import validate
-from heliostat.train.worker import Worker, state_of_effect
+from heliostat.train.worker import Worker, memory_mb, state_of_effect
 
 
 @dataclass
@@ -47,7 +51,7 @@ class Trainee:
     spec: FeatureSpec
     model: Model
     wrapped: nn.Module
-    optimizer: torch.optim.AdamW
+    optimizer: torch.optim.Optimizer
     average: MovingAverage | None
     journal: Journal
     saver: Saver
@@ -57,12 +61,16 @@ class Trainee:
     ancestors: Sequence[Entry] = ()
     pending: list[Update] = field(default_factory=list)
     """Updates since the last row of the journal."""
+    seen: Seen = field(default_factory=Seen)
+    left_out: set[int] = field(default_factory=set)
+    """Updates that were not made, or will not be, because a gradient was not finite (`train.on_nan`)."""
     since: float = field(default_factory=time.monotonic)
 
     @classmethod
     def build(cls, run: Run, prepared: Prepared, worker: Worker, folder: Path) -> Trainee:
         """A fresh trainee; the same weights on every worker, from the run's seed."""
         parts, settings = _fitted(run, prepared, folder), run.train
+        require_trackers(settings.trackers)
         torch.manual_seed(settings.seed)
         model = build_model(parts.encoder, parts.head)
         wrapped = worker.wrap(model)
@@ -78,17 +86,22 @@ class Trainee:
             spec=parts.encoder.spec(),
             model=model,
             wrapped=wrapped,
-            optimizer=build_optimizer(model, settings),
+            optimizer=build_optimizer(model, settings, parts.encoder.depth_of),
             average=MovingAverage(model, settings.ema) if settings.ema else None,
             ancestors=read_ancestors(folder),
             data_key=prepared.key,
-            journal=Journal(folder, is_writer=worker.rank == 0),
+            journal=Journal(folder, run, is_writer=worker.rank == 0),
             saver=Saver(folder / "checkpoints", settings.keep_checkpoints, is_writer=worker.rank == 0),
         )
 
-    def restore(self) -> tuple[Position, list[Validation]]:
-        """Go on from the newest whole checkpoint of the run, if there is one: where it stood and its validations."""
-        path = checkpoint.newest(self.folder / "checkpoints")
+    def restore(self, at_most: int | None = None) -> tuple[Position, list[Validation]]:
+        """Go on from the newest whole checkpoint of the run, if there is one: where it stood and its validations.
+
+        A rollback names the step that it goes back to with `at_most`.
+        """
+        self.pending, self.since = [], time.monotonic()
+        self.seen.clear()
+        path = checkpoint.newest(self.folder / "checkpoints", at_most=at_most)
         if path is None:
             return self.position, []
         state = checkpoint.load_state(path)
@@ -100,33 +113,52 @@ class Trainee:
             self.model.load_state_dict(state.weights)
         load_optimizer_tensors(self.optimizer, self.model, state.optimizer)
         self.position, self.tokens = Position(*state.trainer["position"]), state.trainer.get("tokens", 0.0)
+        self.left_out |= set(state.trainer.get("left_out", ()))
         return self.position, [Validation(*row) for row in state.trainer["history"]]
 
-    def log(self, update: Update, after: Position, lr: float, num_steps: int) -> None:
-        """Write a row to the journal each `train.log_every` updates: sums over them, never means of means."""
+    def log(self, update: Update | None, after: Position, lr: float, num_steps: int) -> None:
+        """Write a row to the journal each `train.log_every` updates: sums over them, never means of means.
+
+        `update` is None, or not finite, for one that was left out: it counts in no sum.
+        """
         self.position = after
-        self.tokens += update.tokens
-        self.pending.append(update)
-        if after.step % self.run.train.log_every and after.step not in {1, num_steps}:
+        if update and math.isfinite(update.grad_norm):
+            self.pending.append(update)
+            self.tokens += update.tokens
+        is_due = after.step % self.run.train.log_every == 0 or after.step in {1, num_steps}
+        if not is_due or not self.pending:
             return
-        mine = {name: np.array(sum(each.sums[name] for each in self.pending)) for name in update.sums}
-        sums = self.worker.add_up(mine)
-        counts = {name: sum(each.counts[name] for each in self.pending) for name in update.counts}
+        last = self.pending[-1]
+        sums = self.worker.add_up({name: np.array(sum(each.sums[name] for each in self.pending)) for name in last.sums})
+        counts = {name: sum(each.counts[name] for each in self.pending) for name in last.counts}
         losses = {name: float(sums[name]) / max(counts[name], 1e-9) for name in sums}
         now = time.monotonic()
         tokens = sum(each.tokens for each in self.pending)
-        row = {**losses, "lr": lr, "grad_norm": update.grad_norm, "tokens_per_s": tokens / max(1e-9, now - self.since)}
+        row = {**losses, "lr": lr, "grad_norm": last.grad_norm, "tokens_per_s": tokens / max(1e-9, now - self.since)}
+        row |= {"memory_mb": memory_mb(self.worker.device)}
+        if self.left_out:
+            row["left_out"] = sum(step < after.step for step in self.left_out)
         self.journal.write({"step": after.step, "epoch": after.epoch, "progress": after.step / num_steps, **row})
         self.pending, self.since = [], now
 
     def validate(self, after: Position) -> Validation:
-        """Loss and scores on the valid split, shared over the workers; by the averaged weights where there are any."""
+        """Loss and scores on the valid split, shared over the workers.
+
+        Where weights are averaged, the average is what counts (`valid/...`) and the weights themselves are scored
+        beside it (`valid_raw/...`), so that the curves say whether averaging pays.
+        """
         with self._served():
             scores = validate(self)
-        self.journal.write({"step": after.step, "epoch": after.epoch, **{f"valid/{k}": v for k, v in scores.items()}})
+        row = {f"valid/{name}": value for name, value in scores.items()}
+        if self.average:
+            row |= {f"valid_raw/{name}": value for name, value in validate(self).items()}
+        self.journal.write({"step": after.step, "epoch": after.epoch, **row})
         self.since = time.monotonic()
         name = self.run.train.select or self.parts.head.selects
-        return Validation(after.step, -scores["loss"] if name == "loss" else scores[name])
+        if name not in scores:
+            raise TrainError(f"train.select: there is no validation score '{name}'. There are: {', '.join(scores)}.")
+        is_error = name == "loss" or name.endswith("_error")
+        return Validation(after.step, -scores[name] if is_error else scores[name])
 
     def save(self, after: Position, history: list[Validation]) -> None:
         """Copy what a checkpoint holds and let a background thread write it; rank 0 writes, others go on."""
@@ -138,6 +170,7 @@ class Trainee:
             "tokens": self.tokens,
             "history": [list(row) for row in history],
             "best_step": leader.step if leader else None,
+            "left_out": sorted(self.left_out),
             "in_effect": state_of_effect(self.worker, self.run.train.precision),
         }
         with self._served():
@@ -152,6 +185,11 @@ class Trainee:
     def _lineage(self) -> list[Entry]:
         facts = {"steps": self.position.step, "tokens": int(self.tokens), "data_key": self.data_key}
         return [*self.ancestors, entry_of(self.run.dump(), run_id=self.folder.name, **facts)]
+
+    def settle(self) -> None:
+        """Return when the checkpoints of all workers are on the disk: every worker calls it."""
+        self.saver.wait()
+        self.worker.gather(0.0)
 
     def close(self) -> None:
         """Wait for what is still being written."""

@@ -49,6 +49,7 @@ def update(trainee: Trainee, rows: npt.NDArray[np.int64], position: Position, lr
     trainee.model.train()
     batches, is_idle = _load(trainee, rows, Draws(trainee.run.train.seed, position.epoch))
     agreed = _agree(trainee, batches, is_idle)
+    trainee.seen.expect(trainee.train.ids[rows])
     counts = {name: float(value) for name, value in agreed.items() if not name.startswith("#")}
     sums = _backward(trainee, batches, counts, is_idle)
     limit = trainee.run.train.clip_norm or math.inf
@@ -101,6 +102,8 @@ def _backward(trainee: Trainee, batches: list[Batch], counts: dict[str, float], 
                 [terms[name] * (scale * weights.get(name, 1.0) / max(counts[name], 1e-9)) for name in terms]
             ).sum()
             total.backward()  # type: ignore[no-untyped-call]
+        if not is_idle:
+            trainee.seen.add(batch.ids)
         for name, value in terms.items() if not is_idle else ():
             sums[name] += float(value.detach())
     return sums
