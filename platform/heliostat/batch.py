@@ -67,6 +67,8 @@ class Batch:
     ids: npt.NDArray[np.uint64]  # [examples]
     """The stable identity of each example; random draws are keyed by it."""
     columns: Mapping[str, Tensor | Ragged] = field(default_factory=dict)
+    partners: Batch | None = None
+    """An example drawn for each one from the same split, for a head that asks for them (`TaskHead.draws_partners`)."""
 
     def __len__(self) -> int:
         return len(self.ids)

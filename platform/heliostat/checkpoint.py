@@ -2,6 +2,7 @@
 
     step-00000120/
     ├── run.json         the resolved run
+    ├── lineage.json     from which models and data it came, the first ancestor first
     ├── encoder/         what the encoder fitted, and model.safetensors: plain AutoModel loads core.text's
     ├── head/            what the head fitted, and model.safetensors
     ├── golden.jsonl     answers to the head's sample records, to be replayed before the model takes traffic
@@ -17,12 +18,13 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from heliostat.component import Row
 from heliostat.errors import CheckpointError, RunError
+from heliostat.lineage import LINEAGE, Entry
 from heliostat.run import Parts, Run, build, check
 
 if TYPE_CHECKING:
@@ -55,6 +57,8 @@ class Snapshot(NamedTuple):
     weights: dict[str, Tensor]  # as in Model.state_dict(): what is served
     golden: list[tuple[Row, Row]]
     state: TrainingState | None
+    lineage: Sequence[Entry] = ()
+    """From the first ancestor to this one."""
 
 
 class Loaded(NamedTuple):
@@ -82,6 +86,8 @@ def _write(folder: Path, snapshot: Snapshot) -> None:
     from safetensors.torch import save_file
 
     _write_json(folder / "run.json", snapshot.run.dump())
+    if snapshot.lineage:
+        _write_json(folder / LINEAGE, list(snapshot.lineage))
     for name in ("encoder", "head"):
         (folder / name).mkdir()
     parts, model = snapshot.parts, snapshot.model

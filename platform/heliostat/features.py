@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -39,6 +39,10 @@ class FeatureSpec:
     """The encoder's tokens, for heads that predict tokens; None where there are none."""
     token_column: str | None = None
     """The ragged column of a batch that holds these tokens, for heads whose `prepare` changes them (masking)."""
+    pair_column: str | None = None
+    """The column that says where the second text of a pair begins in its example; None where there is one text."""
+    max_tokens: int | None = None
+    """The most tokens of one example; None where the encoder takes any number."""
     target_vocabulary: Vocabulary | None = None
     """The decoder's tokens, where the encoder owns a decoder."""
 
@@ -64,6 +68,14 @@ class TokenFeatures(PooledFeatures):
     """The token ids that went in, with the boundaries of the examples."""
     embedding: Tensor | None = field(default=None)  # [vocabulary, dim]
     """The input embedding, for heads that tie their output projection to it."""
+
+
+@dataclass(frozen=True)
+class CausalFeatures(TokenFeatures):
+    """States that are made of their own token and those before it, so that each may be asked for the next one."""
+
+    reader: Callable[[Ragged], Tensor] | None = field(default=None)
+    """The states of other tokens by the same encoder, [tokens, dim]: what writing on asks for, token after token."""
 
 
 class Decoder(Protocol):

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import NamedTuple, cast
 
 from torch import Tensor, nn
 
 from heliostat.batch import Batch
 from heliostat.component import Row
-from heliostat.plugin import Encoder, EncoderModule, HeadModule, TaskHead
+from heliostat.plugin import Encoder, EncoderModule, HeadModule, MeasuringModule, TaskHead
+
+
+class Validated(NamedTuple):
+    """What one pass over a batch with targets gives."""
+
+    losses: dict[str, Tensor]
+    """The sum of each loss term: scalars."""
+    measures: dict[str, Tensor]
+    """Sums for the head's scores, of a head whose module measures."""
+    predictions: list[Row]
 
 
 class Model(nn.Module):
@@ -29,11 +39,14 @@ class Model(nn.Module):
         features = cast(EncoderModule, self.encoder)(batch)
         return cast(HeadModule, self.head).predict(features, batch)
 
-    def validate(self, batch: Batch, *, predict: bool) -> tuple[dict[str, Tensor], list[Row]]:
-        """Loss sums and, if asked for, predictions, from one pass of the encoder."""
+    def validate(self, batch: Batch, *, predict: bool) -> Validated:
+        """Loss sums, what the head measures and, if asked for, predictions, from one pass of the encoder."""
         features = cast(EncoderModule, self.encoder)(batch)
         head = cast(HeadModule, self.head)
-        return head.loss(features, batch), head.predict(features, batch) if predict else []
+        predictions = head.predict(features, batch) if predict else []
+        if isinstance(head, MeasuringModule):
+            return Validated(*head.measure(features, batch), predictions)
+        return Validated(head.loss(features, batch), {}, predictions)
 
 
 def build_model(encoder: Encoder, head: TaskHead) -> Model:

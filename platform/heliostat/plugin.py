@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from heliostat.batch import Batch, Draws, Encoded, Ragged
 from heliostat.component import Column, Component, Fitted, Name, Row, Settings
 from heliostat.errors import DataError, HeliostatError, RejectedRecord
 from heliostat.features import (
+    CausalFeatures,
     Decoder,
     Features,
     FeatureSpec,
@@ -41,11 +42,11 @@ if TYPE_CHECKING:
     from heliostat.heads.regression import Regression
 
 __all__ = [
-    "Baseline", "Batch", "Classification", "Column", "Component", "DataAdapter", "DataError", "Decoder", "Demo",
-    "Draws", "Encoded", "Encoder", "EncoderModule", "FeatureSpec", "Features", "Field", "HeadModule",
-    "HeliostatError", "Metric", "MultiLabel", "Name", "PooledFeatures", "Ragged", "Record", "Registry",
-    "Regression", "RejectedRecord", "Row", "Seq2SeqFeatures", "Settings", "Tally", "TaskHead", "TokenFeatures",
-    "Vocabulary",
+    "Baseline", "Batch", "CausalFeatures", "Classification", "Column", "Component", "DataAdapter", "DataError",
+    "Decoder", "Demo", "Draws", "Encoded", "Encoder", "EncoderModule", "FeatureSpec", "Features", "Field",
+    "HeadModule", "HeliostatError", "MeasuringModule", "Metric", "MultiLabel", "Name", "PooledFeatures",
+    "Ragged", "Record", "Registry", "Regression", "RejectedRecord", "Row", "Seq2SeqFeatures", "Settings",
+    "Tally", "TaskHead", "TokenFeatures", "Vocabulary",
 ]  # fmt: skip
 
 Tally = dict[str, "npt.NDArray[np.float64]"]
@@ -67,10 +68,12 @@ class DataAdapter(Component):
 
     kind: ClassVar[str] = "adapter"
 
-    group_by: ClassVar[str | None] = None
+    group_by: str | None = None
     """A column whose equal values make a group: `examples` then receives whole groups. None: a group is one record."""
-    order_by: ClassVar[str | None] = None
+    order_by: str | None = None
     """A column by which the records of a group are put in order."""
+    split_by: ClassVar[tuple[str, ...]] = ()
+    """Fields of the examples whose equal values stay in one split, as `document`, where the run names no key."""
 
     @abstractmethod
     def examples(self, rows: Iterator[Row]) -> Iterator[Row]:
@@ -152,6 +155,15 @@ class HeadModule(Protocol):
         ...
 
 
+@runtime_checkable
+class MeasuringModule(Protocol):
+    """What a head's `module` may offer where answers say too little for scores, as of a language model."""
+
+    def measure(self, features: Any, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What `loss` gives, and from the same pass the sums that `TaskHead.scores` reads."""
+        ...
+
+
 class Metric(Protocol):
     """A score over the table of predictions: one row an example, targets as `target_<field>` beside predictions.
 
@@ -189,6 +201,8 @@ class TaskHead(Fitted):
     """A sentence that every page and card of the model carries, as `Not for clinical decisions.`"""
     batch_dependent: ClassVar[bool] = False
     """Whether the loss reads other examples of the batch (in-batch negatives), so that it varies with num_workers."""
+    draws_partners: bool = False
+    """Whether `prepare` finds in `batch.partners` another example of the split for each, drawn anew each epoch."""
     private: ClassVar[bool] = False
     """Whether its records are private (medical, finance): reports and logs name examples by id and show no text."""
 
@@ -220,7 +234,10 @@ class TaskHead(Fitted):
         raise NotImplementedError
 
     def tally(self, batch: Batch, predictions: Sequence[Row]) -> Tally:
-        """Sums from which `scores` are made; those of halves add up to those of the whole."""
+        """Sums from which `scores` are made; those of halves add up to those of the whole.
+
+        A module with `measure` gives sums of its own, from states instead of answers; both are added up.
+        """
         return {}
 
     def scores(self, tally: Tally) -> dict[str, float]:

@@ -163,6 +163,29 @@ def test_both_engines_write_the_same(
 
 
 @pytest.mark.usefixtures("plugin")
+def test_both_engines_write_the_same_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Documents in parts, joined by a column that a setting names; pairs; and no test split."""
+    source = tmp_path / "parts.jsonl"
+    lines = [
+        {"id": place % 40, "text": f"Part {place} says little. It is short. Nobody asked."} for place in range(200)
+    ]
+    source.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = []
+    for engine in ("local", "ray"):
+        monkeypatch.setenv("HELIOSTAT_HOME", str(tmp_path / engine))
+        adapter = {"type": "core.documents", "document": "id", "give": "pairs", "max_words": 16}
+        data = {"adapter": adapter, "source": str(source), "engine": engine, "split": {"valid": 0.2, "test": 0}}
+        encoder = {"type": "core.text", "preset": "tiny", "vocab_size": 300, "fields": ["text", "next"]}
+        found.append(prepare(check({"name": "parts", "data": data, "encoder": encoder, "head": "core.bert"})))
+    local, on_ray = found
+    assert local.counts == on_ray.counts
+    assert local.counts["test"] == 0
+    assert contents(local) == contents(on_ray)
+    documents = [{row["document"] for row in local.examples(split)} for split in ("train", "valid")]  # type: ignore[arg-type]
+    assert not documents[0] & documents[1]
+
+
+@pytest.mark.usefixtures("plugin")
 def test_a_second_run_starts_no_task(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = prepared_by("local", tmp_path, monkeypatch, source, max_rejected=0.5)
     monkeypatch.setattr("heliostat.ingest.RayData.make", None)

@@ -125,13 +125,43 @@ def test_pairs_have_type_ids() -> None:
     text = encoder(preset="tiny", fields=("premise", "claim"))
     text.fit(iter(rows))
     encoded = text.encode(rows)
-    types = encoded[0]["token_type_ids"]
-    assert isinstance(types, np.ndarray)
-    assert set(types.tolist()) == {0, 1}
+    tokens, start = encoded[0]["input_ids"], encoded[0]["pair_start"]
+    assert isinstance(tokens, np.ndarray)
+    assert isinstance(start, int)
+    vocabulary = text.spec().vocabulary
+    assert vocabulary is not None
+    assert [vocabulary.text(part.tolist()) for part in np.split(tokens, [start])] == ["it rains", "it is wet"]
     module = text.module()
     told_apart = features(text, module, rows).states
     assert told_apart.shape == (sum(len(row["input_ids"]) for row in encoded), 32)  # type: ignore[arg-type]
-    assert "token_type_ids" not in tiny().encode(ROWS)[0]
+    assert "pair_start" not in tiny().encode(ROWS)[0]
+
+
+def test_the_texts_of_a_pair_are_told_apart_as_transformers_does() -> None:
+    rows = [{"text": "it rains", "next": "so it is wet"}, {"text": "a", "next": "b c d"}, {"text": "x", "next": "y"}]
+    text = encoder(preset="tiny", fields=("text", "next"))
+    text.fit(iter(rows))
+    module = text.module().eval()
+    assert isinstance(module, TextModule)
+    laid = features(text, module, rows)
+    module.transformer.set_attn_implementation("sdpa")
+    for row, states in zip(text.encode(rows), laid.states.split(list(laid.tokens.lengths)), strict=True):  # type: ignore[no-untyped-call]
+        ids = torch.as_tensor(row["input_ids"]).long().unsqueeze(0)
+        types = (torch.arange(ids.shape[1]) >= row["pair_start"]).long().unsqueeze(0)  # type: ignore[operator]
+        with torch.no_grad():
+            alone = module.transformer(ids, token_type_ids=types).last_hidden_state[0]
+        torch.testing.assert_close(states, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_a_blank_is_a_mask_where_the_run_says_so() -> None:
+    text = tiny(blank="___", max_tokens=12)
+    vocabulary = text.spec().vocabulary
+    assert vocabulary is not None
+    ids = text.encode([{"text": "The ___ fits ___"}, {"text": "The dress fits"}])
+    assert [np.count_nonzero(row["input_ids"] == vocabulary.mask_id) for row in ids] == [2, 0]
+    plain = tiny().encode([{"text": "The dress fits"}])[0]["input_ids"]
+    np.testing.assert_array_equal(ids[1]["input_ids"], plain)
+    assert len(text.encode([{"text": "___ " * 40}])[0]["input_ids"]) == 12  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -51,10 +51,11 @@ def list_models(name: Annotated[str | None, typer.Argument(help="Only this model
 
 @app.command()
 def show(reference: Annotated[str, _REFERENCE]) -> None:
-    """The model card of a version; its facts as JSON into a pipe."""
+    """The model card of a version and its lineage, from the first corpus on; its facts as JSON into a pipe."""
     from rich.markdown import Markdown
 
     from heliostat.models import ModelStore
+    from heliostat.models.chain import told
 
     version = ModelStore().resolve(reference)
     console = Console()
@@ -64,6 +65,9 @@ def show(reference: Annotated[str, _REFERENCE]) -> None:
     card = version.card.read_text(encoding="utf-8")
     console.print(Markdown(card.split("\n---\n", 1)[-1]))
     console.print(f"\nfolder: {version.folder.parent}")
+    console.print("lineage:")
+    for line in told(version.lineage):
+        console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
     if version.aliases:
         console.print(f"aliases: {', '.join(version.aliases)}")
     if version.report:

@@ -98,24 +98,31 @@ def tell_training(
         return Told(result, None, None)
     report = _evaluate(result)
     version = _store(result, report, alias)
-    show_scores(report)
+    if report:
+        show_scores(report)
+        console.print(f"report    {report.html}", soft_wrap=True)
+    else:
+        scores = "  ".join(f"{name} {score}" for name, score in version.scores.items())
+        console.print(f"valid     {scores}", highlight=False, soft_wrap=True)
     console.print(f"stored    {version.name}:{version.version}, now {version.name}@{alias}")
-    console.print(f"report    {report.html}", soft_wrap=True)
     return Told(result, report, version)
 
 
-def _evaluate(result: TrainResult) -> Report:
+def _evaluate(result: TrainResult) -> Report | None:
+    """The report on the test split; None where the run has none or its head no metrics, as in pretraining."""
     from heliostat.cli.evaluate import Bar
     from heliostat.data.prepared import Prepared
     from heliostat.evaluate import evaluate
     from heliostat.predict import Predictor
 
     with bars() as progress:
-        predictor = Predictor.load(result.checkpoint)
+        predictor, prepared = Predictor.load(result.checkpoint), Prepared.open(result.prepared)
+        if not prepared.counts["test"] or not predictor.head.metrics():
+            return None
         curves = result.folder / "metrics.jsonl"
         return evaluate(
             predictor,
-            Prepared.open(result.prepared),
+            prepared,
             result.folder / "report",
             curves=curves,
             run_id=result.run_id,
@@ -123,7 +130,15 @@ def _evaluate(result: TrainResult) -> Report:
         )
 
 
-def _store(result: TrainResult, report: Report, alias: str) -> ModelVersion:
+def valid_scores(result: TrainResult) -> dict[str, float]:
+    """The scores of the best checkpoint on the valid split, as the journal has them: `valid/loss` and more."""
+    step = int(result.checkpoint.name.rpartition("-")[2])
+    rows = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    found = [row for row in rows if row["step"] == step]
+    return {name: value for row in found for name, value in row.items() if name.startswith("valid/")}
+
+
+def _store(result: TrainResult, report: Report | None, alias: str) -> ModelVersion:
     from heliostat.models.store import ModelStore
     from heliostat.run import check
 
@@ -134,9 +149,9 @@ def _store(result: TrainResult, report: Report, alias: str) -> ModelVersion:
         result.checkpoint,
         run_id=result.run_id,
         data_key=result.prepared.name,
-        scores=report.scores,
-        baselines=report.baselines,
-        report=report.folder,
+        scores=report.scores if report else valid_scores(result),
+        baselines=report.baselines if report else None,
+        report=report.folder if report else None,
     )
     store.promote(run.name, version.version, alias)
     return version

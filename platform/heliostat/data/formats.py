@@ -9,10 +9,10 @@ from typing import Any, Literal, NamedTuple
 from pydantic import field_validator
 
 from heliostat.component import Row, Settings, closest
-from heliostat.data import delimited, jsonlines
+from heliostat.data import delimited, jsonlines, plaintext
 from heliostat.errors import DataError, RejectedRecord
 
-Format = Literal["csv", "tsv", "jsonl", "parquet", "arrow"]
+Format = Literal["csv", "tsv", "jsonl", "parquet", "arrow", "text"]
 Numbered = Iterator[tuple[int, Row | RejectedRecord]]
 """Records with their numbers from 1; a record that cannot be read stands there as the error that says why."""
 
@@ -25,6 +25,7 @@ SUFFIXES: dict[str, Format] = {
     ".arrow": "arrow",
     ".ipc": "arrow",
     ".feather": "arrow",
+    ".txt": "text",
 }
 _DELIMITERS = {"tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
 _ROWS = 4096
@@ -45,6 +46,8 @@ class Options(Settings):
     """What cells with a delimiter inside are quoted by."""
     encoding: str = "utf-8"
     """Character encoding of text files."""
+    documents: plaintext.Documents | None = None
+    """What a record of a `.txt` file is: the whole `file` (so by default), a `block` between blank lines, a `line`."""
     split: str | None = None
     """The split of an `hf:` data set to read; None reads all, and adds a column `split`."""
     file_column: str | None = None
@@ -97,6 +100,8 @@ def format_of(path: Path, options: Options) -> Format | None:
 
 def columns_of(file: SourceFile, options: Options) -> dict[str, str]:
     """Column names with what they hold. Raises DataError when the file is empty, damaged or names a column twice."""
+    if file.format == "text":
+        return {plaintext.COLUMN: "string"}
     if file.path.stat().st_size == 0:
         raise DataError(f"{file.name}: the file is empty. It needs records to learn from.")
     if file.format in ("csv", "tsv"):
@@ -118,6 +123,8 @@ def rows_of(file: SourceFile, options: Options, types: dict[str, str]) -> Number
         yield from delimited.rows(file.path, file.name, options.dialect(file.format), types)
     elif file.format == "jsonl":
         yield from jsonlines.rows(file.path, file.name, options.encoding)
+    elif file.format == "text":
+        yield from plaintext.rows(file.path, file.name, options.encoding, options.documents or "file")
     else:
         batches = _arrow_batches(file)
         number = 0

@@ -22,7 +22,7 @@ from heliostat.data.sources import open_source
 from heliostat.data.stages import Preparation
 from heliostat.errors import DataError
 from heliostat.home import home
-from heliostat.run import Run
+from heliostat.run import Run, pinned
 
 __all__ = ["Engine", "Local", "Made", "Progress", "prepare"]
 
@@ -36,6 +36,7 @@ def prepare(run: Run, *, on_progress: Progress | None = None, engine: Engine | N
     Raises DataError when the source cannot be read, a column is missing, too many records are rejected or a split is
     empty. Several processes may prepare the same data at once: each works in a folder of its own, and one stays.
     """
+    run = pinned(run)  # an alias may move; what is prepared with it may not
     source = open_source(run.data.source)
     key = data_key(run, source)
     folder = home() / "prepared" / key

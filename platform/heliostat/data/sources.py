@@ -171,8 +171,10 @@ def _as_files(paths: list[Path], options: Options, source: str) -> tuple[SourceF
             known = ", ".join(SUFFIXES)
             raise DataError(
                 f"data.source={source}: the suffix of '{name}' tells no format; known are {known}. "
-                "Say it: #format=csv (or tsv, jsonl, parquet, arrow)."
+                "Say it: #format=csv (or tsv, jsonl, parquet, arrow, text)."
             )
+        if options.documents and format != "text":
+            raise DataError(f"data.source={source}: 'documents' has no effect on '{name}', which is {format}. Drop it.")
         files.append(SourceFile(path, name if names.count(name) == 1 else str(path), format))
     return tuple(files)
 
@@ -183,7 +185,9 @@ def _on_disk(address: str, base: Path, source: str) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        found = sorted(file for file in path.rglob("*") if file.is_file() and SUFFIXES.keys() & set(file.suffixes))
+        files = sorted(file for file in path.rglob("*") if file.is_file() and SUFFIXES.keys() & set(file.suffixes))
+        tables = [file for file in files if ".txt" not in file.suffixes]  # beside tables a text explains them
+        found = tables or files
         if not found:
             raise DataError(f"data.source={source}: the folder holds no file that ends in {', '.join(SUFFIXES)}.")
         return found

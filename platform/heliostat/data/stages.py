@@ -25,7 +25,7 @@ from heliostat.data.shards import write_shards
 from heliostat.data.sources import Source
 from heliostat.data.split import SPLITS, Split, assign, key_of
 from heliostat.data.stats import Stats
-from heliostat.data.stored import Stored, StoredWriter, read_stored, read_values
+from heliostat.data.stored import Stored, StoredWriter, num_rows, read_stored, read_values
 from heliostat.errors import DataError, RejectedRecord
 from heliostat.plugin import Encoder, TaskHead
 from heliostat.run import Run, build
@@ -68,7 +68,7 @@ class Preparation:
         keys: list[Any] = []
         identify, told = Identities(), 0
         self.progress("reading", 0, None)
-        takes = tuple(maker.head.takes.model_fields)
+        takes = maker.adapter.split_by or tuple(maker.head.takes.model_fields)
         with StoredWriter(self.work / "spool" / "all.parquet") as spool:
             for made in self.engine.make(self.source, maker):
                 self.num_records += made.num_records
@@ -153,7 +153,8 @@ class Preparation:
         return examples.count
 
     def _refuse_empty(self, counts: Mapping[Split, int]) -> None:
-        empty = [split for split, count in counts.items() if not count]
+        spool = self.work / "spool"
+        empty = [split for split, count in counts.items() if not count and num_rows(spool / f"{split}.parquet")]
         if empty:
             top = self.rejects.reasons.most_common(1)
             raise DataError(

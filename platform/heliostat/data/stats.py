@@ -31,7 +31,7 @@ class Stats:
     def describe(self, split: str, count: int, shards: Path, examples: Iterable[Row], targets: Sequence[str]) -> None:
         """Note the numbers of one split: how many, tokens by percentile, and how often each class occurs."""
         lengths = Shards.open(shards).lengths
-        percentiles = np.percentile(lengths, _PERCENTILES)
+        percentiles = np.percentile(lengths, _PERCENTILES) if len(lengths) else np.zeros(len(_PERCENTILES))
         tokens = {f"p{share}": int(value) for share, value in zip(_PERCENTILES, percentiles, strict=True)}
         self.values["splits"][split] = {
             "examples": count,

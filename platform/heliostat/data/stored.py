@@ -95,6 +95,14 @@ def num_row_groups(path: Path) -> int:
         return int(file.num_row_groups)
 
 
+def num_rows(path: Path) -> int:
+    """The examples of one file."""
+    import pyarrow.parquet as parquet
+
+    with parquet.ParquetFile(path) as file:
+        return int(file.metadata.num_rows)
+
+
 def read_values(path: Path) -> Iterator[Row]:
     """The fields of the examples of one file, in order."""
     return (stored.values for stored in read_stored(path))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 
 class Preset(NamedTuple):
@@ -24,8 +24,29 @@ PRESETS = {
 }
 
 
-def model_config(preset: Preset, *, vocab_size: int, pad_id: int, max_tokens: int, dropout: float) -> dict[str, Any]:
-    """The `config.json` of a BERT of this size, as plain values."""
+class SpecialIds(NamedTuple):
+    """The ids of the tokens that a model knows by their meaning."""
+
+    pad: int
+    begin: int
+    end: int
+
+
+class Architecture(Protocol):
+    """The `config.json` of a model of some size, as plain values."""
+
+    def __call__(
+        self, preset: Preset, *, vocab_size: int, special_ids: SpecialIds, max_tokens: int, dropout: float | None
+    ) -> dict[str, Any]:
+        """`dropout` is None where the architecture's own is meant."""
+        ...
+
+
+def bert_config(
+    preset: Preset, *, vocab_size: int, special_ids: SpecialIds, max_tokens: int, dropout: float | None
+) -> dict[str, Any]:
+    """A BERT (Devlin et al. 2019), with dropout 0.1 where nothing else is said."""
+    dropout = 0.1 if dropout is None else dropout
     return {
         "architectures": ["BertModel"],
         "model_type": "bert",
@@ -39,6 +60,33 @@ def model_config(preset: Preset, *, vocab_size: int, pad_id: int, max_tokens: in
         "attention_probs_dropout_prob": dropout,
         "max_position_embeddings": max_tokens,
         "type_vocab_size": 2,
-        "pad_token_id": pad_id,
+        "pad_token_id": special_ids.pad,
+        "dtype": "float32",
+    }
+
+
+def llama_config(
+    preset: Preset, *, vocab_size: int, special_ids: SpecialIds, max_tokens: int, dropout: float | None
+) -> dict[str, Any]:
+    """A Llama (Touvron et al. 2023): rotary positions, RMS norms, gated layers; no dropout unless it is asked for.
+
+    The gate is a third product, so layers are two thirds as wide for the same number of weights.
+    """
+    return {
+        "architectures": ["LlamaModel"],
+        "model_type": "llama",
+        "vocab_size": vocab_size,
+        "hidden_size": preset.dim,
+        "num_hidden_layers": preset.layers,
+        "num_attention_heads": preset.heads,
+        "num_key_value_heads": preset.heads,
+        "intermediate_size": -(-preset.inner * 2 // 3 // 16) * 16,
+        "hidden_act": "silu",
+        "attention_dropout": dropout or 0.0,
+        "max_position_embeddings": max_tokens,
+        "pad_token_id": special_ids.pad,
+        "bos_token_id": special_ids.begin,
+        "eos_token_id": special_ids.end,
+        "tie_word_embeddings": True,
         "dtype": "float32",
     }

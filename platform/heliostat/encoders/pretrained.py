@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from heliostat.errors import CheckpointError, Problem, RunError
+from heliostat.lineage import checkpoint_of
 
 TOKENIZER, TOKENIZER_CONFIG, MODEL_CONFIG, WEIGHTS = (
     "tokenizer.json",
@@ -21,6 +22,7 @@ TOKENIZER, TOKENIZER_CONFIG, MODEL_CONFIG, WEIGHTS = (
 _DROPOUTS = (
     *("hidden_dropout_prob", "attention_probs_dropout_prob"),
     *("dropout", "attention_dropout", "embedding_dropout", "mlp_dropout"),
+    *("resid_pdrop", "attn_pdrop", "embd_pdrop"),
 )
 """What transformers' configurations call their dropouts."""
 
@@ -55,11 +57,14 @@ def _problem(address: str, rule: str) -> RunError:
 
 
 def resolve(address: str) -> str:
-    """The folder or hub name behind `package:<package>/<folder>`, a path or a hub name.
+    """The folder or hub name behind a model of ours, `package:<package>/<folder>`, a path or a hub name.
 
     Raises RunError when there is no such folder, or when its weights are a pickle.
     """
-    if address.startswith("package:"):
+    checkpoint = checkpoint_of(address)
+    if checkpoint is not None:
+        folder = checkpoint / "encoder"
+    elif address.startswith("package:"):
         package, _, inside = address.removeprefix("package:").partition("/")
         spec = util.find_spec(package) if package.isidentifier() else None
         if spec is None or not spec.submodule_search_locations:
@@ -71,7 +76,10 @@ def resolve(address: str) -> str:
         if not folder.is_dir() and not looks_local:
             return address
     if not folder.is_dir():
-        raise _problem(address, f"is no folder ({folder}). Give a folder, package:<package>/<folder> or a hub name.")
+        raise _problem(
+            address,
+            f"is no folder ({folder}). Give name@alias, a run id, a folder, package:<package>/<folder> or a hub name.",
+        )
     if not list(folder.glob("*.safetensors")):
         there = "only a pickle, which may run anybody's code" if list(folder.glob("*.bin")) else "no weights"
         raise _problem(

@@ -12,29 +12,36 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from heliostat.component import Row, Settings
-from heliostat.encoders.presets import PRESETS, model_config
+from heliostat.encoders.presets import PRESETS, Architecture, SpecialIds, bert_config
 from heliostat.encoders.pretrained import WEIGHTS, TextFiles, folder_fingerprint
 from heliostat.encoders.tokenizer import (
+    CLS,
     PAD,
+    SEP,
     SPECIAL,
+    Blank,
     TextVocabulary,
     encode_texts,
     read_tokenizer,
+    second_start,
     tokenizer_config,
     train_tokenizer,
 )
-from heliostat.errors import CheckpointError, DataError
-from heliostat.features import Features, FeatureSpec, TokenFeatures
+from heliostat.errors import CheckpointError, DataError, Problem, RunError
+from heliostat.features import FeatureSpec, TokenFeatures
 from heliostat.plugin import Encoded, Encoder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from torch import Tensor, nn
 
-_PRESET_DROPOUT = 0.1
+PAIR_START = "pair_start"
+"""The column that says where the second text of a pair begins in its example; absent where there is one text."""
+
 _PREFIX = "transformer."
 """Where the transformer stands in the module; on disk its weights have the names that transformers gives them."""
-_LAYER = re.compile(r"\.layers?\.(\d+)\.")
+_LAYER = re.compile(r"^transformer\..*?\b(?:layers?|h)\.(\d+)\.")
+_EMBEDDING = re.compile(r"\.(?:embeddings|embed_tokens|wte|wpe)\b")
 
 
 class TextEncoder(Encoder):
@@ -46,13 +53,15 @@ class TextEncoder(Encoder):
         preset: Literal["tiny", "mini", "small", "base"] | None = None
         """Size of a fresh model: 32 wide with 2 layers (for tests), 256 x 4, 384 x 6, 768 x 12."""
         pretrained: Annotated[str, Field(min_length=1)] | None = None
-        """A folder, `package:<package>/<folder>` or a hub name."""
+        """A model of the store (`name@champion`, `name:3`), a run id, a folder, `package:<package>/...`, a hub name."""
         fields: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)] = ("text",)
         """The field of an example that is read; two are read as a pair."""
+        blank: Annotated[str, Field(min_length=1)] | None = None
+        """What is written for a masked token, as `[MASK]`, so that a model may fill it; None: all text is text."""
         max_tokens: Annotated[int, Field(ge=8, le=8192)] = 256
         """Tokens at which a text (or a pair) is cut, special ones included."""
-        pooling: Literal["mean", "first"] = "mean"
-        """The vector of an example: the mean over its tokens, or its first token."""
+        pooling: Literal["mean", "first", "last"] = "mean"
+        """The vector of an example: the mean over its tokens, its first token, or its last."""
         dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
         """Of states and attention; None takes the model's own."""
         vocab_size: Annotated[int, Field(ge=300)] | None = None
@@ -77,7 +86,9 @@ class TextEncoder(Encoder):
                 raise PydanticCustomError("beginning", "{rule}", {"rule": rule})
             return self
 
-    gives: ClassVar[type[Features]] = TokenFeatures
+    gives: ClassVar[type[TokenFeatures]] = TokenFeatures
+    architecture: ClassVar[Architecture] = staticmethod(bert_config)
+    """What a preset is built as."""
 
     def __init__(self, config: Settings | None = None) -> None:
         super().__init__(config)
@@ -113,12 +124,12 @@ class TextEncoder(Encoder):
         tokenizer = train_tokenizer(
             texts, settings.vocab_size or preset.vocab_size, lower_case=settings.lower_case is not False
         )
-        config = model_config(
+        config = self.architecture(
             preset,
             vocab_size=tokenizer.get_vocab_size(),
-            pad_id=SPECIAL.index(PAD),
+            special_ids=SpecialIds(*(SPECIAL.index(name) for name in (PAD, CLS, SEP))),
             max_tokens=settings.max_tokens,
-            dropout=_PRESET_DROPOUT if settings.dropout is None else settings.dropout,
+            dropout=settings.dropout,
         )
         return TextFiles(tokenizer.to_str(), tokenizer_config(settings.max_tokens), config)
 
@@ -141,20 +152,20 @@ class TextEncoder(Encoder):
         self._weights_follow = (folder / WEIGHTS).is_file()
 
     def encode(self, examples: Sequence[Row]) -> list[Encoded]:
-        """`input_ids` of each example, special tokens included; of pairs `token_type_ids` too, if the model reads them.
+        """`input_ids` of each example, special tokens included; of pairs also `pair_start`, where the second begins.
 
         Raises DataError for an example without such a text.
         """
-        files, tokenizer = self._fitted()
+        _, tokenizer = self._fitted()
         texts = [parts if len(parts) > 1 else parts[0] for parts in map(self._parts, examples)]
-        encodings = encode_texts(tokenizer, texts)
+        encodings = encode_texts(tokenizer, texts, self._blank())
         self.truncated += sum(bool(encoding.overflowing) for encoding in encodings)
         if not all(encoding.ids for encoding in encodings):
             raise DataError(f"an example has no token in {' and '.join(self.config.fields)}.")
         rows: list[dict[str, Any]] = [{"input_ids": np.array(encoding.ids, dtype=np.int32)} for encoding in encodings]
-        if len(self.config.fields) > 1 and files.model_config.get("type_vocab_size", 0) > 1:
+        if len(self.config.fields) > 1:
             for row, encoding in zip(rows, encodings, strict=True):
-                row["token_type_ids"] = np.array(encoding.type_ids, dtype=np.int32)
+                row[PAIR_START] = second_start(encoding)
         return list(rows)
 
     def _parts(self, example: Row) -> tuple[str, ...]:
@@ -171,10 +182,29 @@ class TextEncoder(Encoder):
     def spec(self) -> FeatureSpec:
         """Width of the states, and the vocabulary."""
         files, tokenizer = self._fitted()
-        config, mask = files.model_config, files.tokenizer_config.get("mask_token")
-        mask = mask["content"] if isinstance(mask, dict) else mask
+        config = files.model_config
         dim = next(config[key] for key in ("hidden_size", "dim", "d_model", "n_embd") if key in config)
-        return FeatureSpec(dim, TextVocabulary(tokenizer, config["vocab_size"], mask), "input_ids")
+        return FeatureSpec(
+            dim,
+            TextVocabulary(tokenizer, config["vocab_size"], self._mask()),
+            "input_ids",
+            pair_column=PAIR_START if len(self.config.fields) > 1 else None,
+            max_tokens=self.config.max_tokens,
+        )
+
+    def _mask(self) -> str | None:
+        """The mask token, where the vocabulary has one."""
+        mask = self._fitted()[0].tokenizer_config.get("mask_token")
+        return mask["content"] if isinstance(mask, dict) else mask
+
+    def _blank(self) -> Blank | None:
+        if self.config.blank is None:
+            return None
+        mask = self._mask()
+        if mask is None:
+            rule = "has no effect: the vocabulary has no mask token. Leave it out."
+            raise RunError([Problem("encoder.blank", rule)])
+        return Blank(self.config.blank, mask)
 
     def module(self) -> nn.Module:
         """A TextModule: pretrained where the run says so, unless the weights of a checkpoint follow.
@@ -185,14 +215,14 @@ class TextEncoder(Encoder):
         from heliostat.encoders.text_module import TextModule, prove
 
         address = None if self._weights_follow else self.config.pretrained
-        module = TextModule(load_transformer(self._fitted()[0], address), self.config.pooling)
+        module = TextModule(load_transformer(self._fitted()[0], address), self.config.pooling, self.gives)
         prove(module)
         return module
 
     def depth_of(self, parameter: str) -> int | None:
         """0 for embeddings, k for the k-th layer, by the names that transformers gives them."""
         layer = _LAYER.search(parameter)
-        return int(layer[1]) + 1 if layer else 0 if ".embeddings" in parameter else None
+        return int(layer[1]) + 1 if layer else 0 if _EMBEDDING.search(parameter) else None
 
     def save_weights(self, module: nn.Module, folder: Path, weights: Mapping[str, Tensor]) -> None:
         """Write `weights` to `folder/model.safetensors`, named as AutoModel names them."""
@@ -212,6 +242,6 @@ class TextEncoder(Encoder):
             found = f"; {pickle[0].name} is a pickle, which may run anybody's code, and is not read" if pickle else ""
             raise CheckpointError(f"{path} is missing{found}.")
         try:
-            module.load_state_dict({_PREFIX + name: tensor for name, tensor in load_file(path).items()})
+            module.get_submodule("transformer").load_state_dict(load_file(path))
         except (SafetensorError, RuntimeError) as error:
             raise CheckpointError(f"{path} does not fit the encoder: {error}") from None

@@ -7,23 +7,28 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from heliostat.batch import Batch
+from heliostat.batch import Batch, Ragged
 from heliostat.encoders.attention import UNPADDED, Layout
+from heliostat.encoders.text import PAIR_START
 from heliostat.errors import HeliostatError
-from heliostat.features import TokenFeatures
-
-TYPE_IDS = "token_type_ids"
-"""The column that tells the first text of a pair from the second; absent where there is one text."""
+from heliostat.features import CausalFeatures, TokenFeatures
 
 
 class TextModule(nn.Module):
     """Token ids of a whole batch, end to end -> one vector a token and one an example."""
 
-    def __init__(self, transformer: Any, pooling: Literal["mean", "first"]) -> None:
+    def __init__(
+        self,
+        transformer: Any,
+        pooling: Literal["mean", "first", "last"],
+        gives: type[TokenFeatures] = TokenFeatures,
+    ) -> None:
         super().__init__()
         self.transformer = transformer
         self.pooling = pooling
+        self.gives = gives
         self.first_position = first_position(transformer)
+        self.has_types = (getattr(transformer.config, "type_vocab_size", 0) or 0) > 1
         pooler = getattr(transformer, "pooler", None)
         if pooler is not None:
             # Kept so that plain transformers finds every weight it knows, frozen because nothing here reads it.
@@ -32,19 +37,31 @@ class TextModule(nn.Module):
     def forward(self, batch: Batch) -> TokenFeatures:
         """States of all tokens in the order of the batch, and the pooled state of each example."""
         tokens = batch.ragged("input_ids")
-        columns = {name: batch.ragged(name).values.long() for name in ("input_ids", TYPE_IDS) if name in batch}
-        if not tokens.lengths:  # One token that is dropped again: the gradients of no example are zeros, not missing.
-            columns = {name: values.new_zeros(1) for name, values in columns.items()}
-        layout = Layout.of(tokens.lengths or (1,), tokens.values.device)
-        inputs = {name: layout.lay(values).unsqueeze(0) for name, values in columns.items()}
-        states = layout.restore(self._states(layout, inputs))[: len(tokens.values)]
+        starts = batch.dense(PAIR_START) if PAIR_START in batch else None
+        states = self.read(tokens, starts)
         table = self.transformer.get_input_embeddings().weight
-        return TokenFeatures(
+        return self.gives(
             pooled=self._pooled(states, tokens.offsets),
             states=states,
             tokens=tokens,
             embedding=table if table.shape[1] == states.shape[1] else None,
+            **self.beside(states, tokens),
         )
+
+    def beside(self, states: Tensor, tokens: Ragged) -> dict[str, Any]:
+        """Fields of the features beside those of TokenFeatures."""
+        return {"reader": self.read} if issubclass(self.gives, CausalFeatures) else {}
+
+    def read(self, tokens: Ragged, starts: Tensor | None = None) -> Tensor:
+        """[tokens, dim], in the order of the batch; `starts` says where the second texts of pairs begin."""
+        columns = {"input_ids": tokens.values.long()}
+        if starts is not None and self.has_types:
+            columns["token_type_ids"] = _types(tokens, starts)
+        if not tokens.lengths:  # One token that is dropped again: the gradients of no example are zeros, not missing.
+            columns = {name: values.new_zeros(1) for name, values in columns.items()}
+        layout = Layout.of(tokens.lengths or (1,), tokens.values.device)
+        inputs = {name: layout.lay(values).unsqueeze(0) for name, values in columns.items()}
+        return layout.restore(self._states(layout, inputs))[: len(tokens.values)]
 
     def _states(self, layout: Layout, inputs: dict[str, Tensor]) -> Tensor:
         """[tokens, dim], in the order of the layout."""
@@ -54,14 +71,22 @@ class TextModule(nn.Module):
 
     def _pooled(self, states: Tensor, offsets: Tensor) -> Tensor:
         """[examples, dim]."""
-        if self.pooling == "first":
-            return states.index_select(0, offsets[:-1])
+        if self.pooling != "mean":
+            return states.index_select(0, offsets[:-1] if self.pooling == "first" else offsets[1:] - 1)
         lengths = offsets.diff()
         owners = torch.repeat_interleave(
             torch.arange(len(lengths), device=states.device), lengths, output_size=states.shape[0]
         )
         sums = states.new_zeros(len(lengths), states.shape[1]).index_add_(0, owners, states)
         return sums / lengths.unsqueeze(1)
+
+
+def _types(tokens: Ragged, starts: Tensor) -> Tensor:
+    """0 for the tokens of each first text, 1 for those of the second: [tokens], int64."""
+    places = torch.arange(len(tokens.values), device=tokens.values.device)
+    begins = tokens.offsets[:-1] + starts
+    lengths = tokens.offsets.diff()
+    return (places >= torch.repeat_interleave(begins, lengths, output_size=len(places))).long()
 
 
 def first_position(transformer: nn.Module) -> int:
@@ -99,4 +124,21 @@ def prove(module: TextModule) -> None:
         raise HeliostatError(
             f"{type(transformer).__name__} cannot run without padding: its attention does not go through transformers' "
             "attention interface. Take a BERT, RoBERTa, DistilBERT, ELECTRA or ModernBERT model."
+        )
+
+
+@torch.no_grad()
+def prove_causal(module: TextModule) -> None:
+    """Check that no token's state depends on what follows it. Raises HeliostatError for a model that looks ahead."""
+    training = module.training
+    module.eval()
+    size, device = module.transformer.config.vocab_size, module.transformer.device
+    ids = torch.arange(9, device=device) * 7919 % size
+    other = torch.cat([ids[:-1], (ids[-1:] + 1) % size])
+    states = [module._states(Layout.of((9,), device), {"input_ids": each.unsqueeze(0)})[:-1] for each in (ids, other)]
+    module.train(training)
+    if not torch.equal(*states):
+        raise HeliostatError(
+            f"{type(module.transformer).__name__} looks ahead: each token sees those behind it, so there is nothing to "
+            "predict. Take a preset of core.causal_text, or a decoder such as GPT-2 or Llama."
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from heliostat.errors import DataError
 
@@ -81,10 +81,18 @@ def read_tokenizer(text: str, max_tokens: int) -> Tokenizer:
     return tokenizer
 
 
-def encode_texts(tokenizer: Tokenizer, texts: Sequence[str | tuple[str, ...]]) -> list[Encoding]:
+def encode_texts(
+    tokenizer: Tokenizer, texts: Sequence[str | tuple[str, ...]], blank: Blank | None = None
+) -> list[Encoding]:
     """One encoding a text or pair, in order. Raises DataError for a text that is no Unicode."""
     try:
-        return list(tokenizer.encode_batch_fast(list(texts)))
+        encodings = list(tokenizer.encode_batch_fast(list(texts)))
+        for place, text in enumerate(texts) if blank else ():
+            parts = (text,) if isinstance(text, str) else text
+            if blank and any(blank.written in part for part in parts):
+                filled = [_with_blanks(tokenizer, part, blank) for part in parts]
+                encodings[place] = tokenizer.post_process(filled[0], filled[1] if len(filled) > 1 else None)
+        return encodings
     except (TypeError, UnicodeEncodeError):
         for place, text in enumerate(texts):
             for part in (text,) if isinstance(text, str) else text:
@@ -93,6 +101,37 @@ def encode_texts(tokenizer: Tokenizer, texts: Sequence[str | tuple[str, ...]]) -
                 except UnicodeEncodeError:
                     raise DataError(f"text {place} of these holds half a character (a lone surrogate).") from None
         raise
+
+
+class Blank(NamedTuple):
+    """What is written in a text where a token is left out, and the mask token that then stands there."""
+
+    written: str
+    mask: str
+
+
+def _with_blanks(tokenizer: Tokenizer, text: str, blank: Blank) -> Encoding:
+    """The tokens of a text without special ones, and the mask for each blank."""
+    from tokenizers import Encoding
+
+    tokenizer.encode_special_tokens = False
+    try:
+        mask = tokenizer.encode(blank.mask, add_special_tokens=False)
+    finally:
+        tokenizer.encode_special_tokens = True
+    parts: list[Encoding] = []
+    for place, part in enumerate(text.split(blank.written)):
+        parts += [mask] if place else []
+        parts += [tokenizer.encode(part, add_special_tokens=False)] if part.strip() else []
+    return Encoding.merge(parts, True)
+
+
+def second_start(encoding: Encoding) -> int:
+    """Where the second text of an encoded pair begins; behind the last token when nothing is left of it."""
+    for told in (encoding.type_ids, encoding.sequence_ids):  # the first where the model tells its texts apart
+        if 1 in told:
+            return int(told.index(1))
+    return len(encoding.ids)
 
 
 class TextVocabulary:

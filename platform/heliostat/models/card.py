@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from heliostat.models.chain import told
 from heliostat.models.version import ModelVersion, Scores
 from heliostat.plugin import Record
 from heliostat.run import Run, build, check
@@ -34,7 +35,7 @@ Texts or records unlike those it was trained on are outside its intended use.
 
 {data}
 
-## Scores on the test split
+## Scores
 
 {scores}
 
@@ -152,7 +153,10 @@ def _scores(version: ModelVersion) -> str:
         for metric, score in version.scores.items()
     ]
     table = _table(("score", "this model", *(f"baseline {address}" for address in baselines)), rows)
-    return f"{table}\n\nIn brackets: the 95 % bootstrap interval. Baselines are fitted on the same train split."
+    if all(name.startswith("valid/") for name in version.scores):
+        return f"{table}\n\nOf the valid split, which the checkpoint was chosen on: there is no test split."
+    how = "In brackets: the 95 % bootstrap interval. Baselines are fitted on the same train split."
+    return f"{table}\n\nOf the test split. {how}"
 
 
 def _baseline(scores: Scores, metric: str) -> str:
@@ -166,7 +170,9 @@ def _origin(metadata: dict[str, Any], run: Run) -> str:
         f"- parameters: {metadata['num_parameters']:,}",
         f"- made: {metadata['created']} with heliostat {metadata['heliostat']}",
     ]
-    return "\n".join([*lines, f"- parent: `{metadata['parent']}`"] if metadata["parent"] else lines)
+    if metadata["parent"]:
+        lines += [f"- parent: `{metadata['parent']}`", "", "```", *told(metadata["lineage"]), "```"]
+    return "\n".join(lines)
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

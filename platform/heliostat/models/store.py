@@ -23,8 +23,11 @@ from typing import Any
 from heliostat.component import closest
 from heliostat.errors import StoreError
 from heliostat.home import home
+from heliostat.lineage import fingerprint
+from heliostat.lineage import read as read_lineage
 from heliostat.models import files
 from heliostat.models.card import write_card
+from heliostat.models.chain import parent_of
 from heliostat.models.version import ModelVersion, Reference, check_name, read_scores
 
 _COMPLETE = "version.json"
@@ -94,6 +97,8 @@ class ModelStore:
         folder = version.folder.parent
         try:
             files.copy_checkpoint(checkpoint, version.folder, link=True)
+            lineage = read_lineage(version.folder)
+            lineage[-1] |= {"address": str(version), "sha256": fingerprint(version.folder)}
             if report is not None:
                 files.copy_report(report, folder / "report")
             version.metadata.update(
@@ -104,6 +109,8 @@ class ModelStore:
                 num_parameters=files.count_numbers(version.folder),
                 size_bytes=sum(path.stat().st_size for path in version.folder.rglob("*") if path.is_file()),
                 heliostat=distributions.version("heliostat"),
+                lineage=lineage,
+                parent=version.metadata["parent"] or parent_of(lineage),
             )
             write_card(version)
             files.make_read_only(folder)

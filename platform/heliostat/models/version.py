@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from heliostat.component import Name
 from heliostat.errors import StoreError
+from heliostat.lineage import Entry
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
@@ -87,7 +88,7 @@ class ModelVersion:
     folder: Path
     """A checkpoint that can predict and not continue."""
     metadata: dict[str, Any]
-    """run, run_id, data_key, scores, baselines, parent, created, num_parameters, size_bytes, heliostat."""
+    """run, run_id, data_key, scores, baselines, parent, lineage, created, num_parameters, size_bytes, heliostat."""
     aliases: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -103,6 +104,12 @@ class ModelVersion:
         """The folder with the report of the evaluation; None where none was stored."""
         folder = self.folder.parent / "report"
         return folder if folder.is_dir() else None
+
+    @property
+    def lineage(self) -> list[Entry]:
+        """From the first ancestor to this version; empty for one that was stored before lineage was."""
+        chain: list[Entry] = self.metadata.get("lineage", [])
+        return chain
 
     @property
     def scores(self) -> Scores:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from heliostat.run.components import AdapterSpec, BaselineSpec, ComponentSpec, EncoderSpec, HeadSpec
 from heliostat.run.file import check, load, locate, nested, read, runs
 from heliostat.run.optimizers import AdamW, Muon, OptimizerSettings, RmsProp, Sgd
+from heliostat.run.pinned import parent_address, pinned
 from heliostat.run.settings import (
     DataSettings,
     EvaluateSettings,
@@ -48,6 +49,8 @@ __all__ = [
     "load",
     "locate",
     "nested",
+    "parent_address",
+    "pinned",
     "read",
     "render",
     "runs",

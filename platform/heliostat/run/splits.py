@@ -17,7 +17,7 @@ class _Shares(Settings):
     valid: Fraction = 0.1
     """Share of the examples that choices are made on."""
     test: Fraction = 0.1
-    """Share of the examples that are reported on, once."""
+    """Share of the examples that are reported on, once; 0 makes no report, as for pretraining."""
 
     @model_validator(mode="after")
     def _leave_some_to_train_on(self) -> Self:

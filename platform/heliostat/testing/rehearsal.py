@@ -82,11 +82,12 @@ class Rehearsal:
         import numpy as np
 
         from heliostat.batch import Draws
+        from heliostat.data.drawn import drawn
 
         shards = self.prepared.shards("train")
         rows = np.arange(len(shards))[first : MOST_EXAMPLES if last is None else last]
         draws = Draws(self.run.train.seed, 0)
-        return self.parts.head.prepare(shards.batch(rows), draws, self.parts.encoder.spec())
+        return drawn(shards, rows, self.parts.head, draws, self.parts.encoder.spec())
 
     def loss(self, model: Model) -> float:
         """The weighted loss over those examples, without dropout."""

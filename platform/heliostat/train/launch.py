@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from heliostat import checkpoint
 from heliostat.errors import Stopped, TrainError
-from heliostat.run import Run
+from heliostat.home import home
+from heliostat.run import Run, pinned
 from heliostat.train import run_folder
+from heliostat.train.ancestry import ancestors_of, note_ancestors
 from heliostat.train.signals import Wish, stop_signals
 from heliostat.train.tracking import require_trackers
+
+if TYPE_CHECKING:
+    from heliostat.data.prepared import Prepared
 
 
 class Watcher:
@@ -44,7 +49,8 @@ def train(
     """Train a run, or go on with the run of id `resume`.
 
     One worker trains in this process; several, or a cluster named by `RAY_ADDRESS`, train on Ray. Raises TrainError,
-    DataError or CheckpointError, and Stopped (exit code 130 or 143) after Ctrl-C or SIGTERM, with a checkpoint kept.
+    DataError, CheckpointError, RunError (a pretrained model that is not there), and after Ctrl-C or SIGTERM Stopped
+    (exit code 130 or 143), with a checkpoint kept.
     """
     started = time.monotonic()
     if resume:
@@ -53,7 +59,10 @@ def train(
         raise TrainError("there is nothing to train: name a run, or continue one with --resume ID.")
     else:
         require_trackers(run.train.trackers)
+        run = pinned(run)
+        ancestors = ancestors_of(run)
         folder = run_folder.create(run, run_id)
+        note_ancestors(folder, ancestors)
     with run_folder.locked(folder), stop_signals(lambda: run_folder.ask_to_stop(folder)) as wish:
         try:
             prepared = _train(run, folder, watcher or Watcher())
@@ -64,9 +73,7 @@ def train(
 
 
 def _train(run: Run, folder: Path, watcher: Watcher) -> Path:
-    from heliostat.ingest import prepare
-
-    prepared = prepare(run, on_progress=watcher.preparing)
+    prepared = _prepared(run, folder, watcher)
     if run_folder.is_asked_to_stop(folder):
         raise Stopped("stopped before the first step.")
     watcher.training(folder)
@@ -79,6 +86,21 @@ def _train(run: Run, folder: Path, watcher: Watcher) -> Path:
         with ray_session(folder / "ray.log"):
             train_on_ray(run, prepared.folder, folder, poll=lambda: watcher.training(folder))
     return prepared.folder
+
+
+def _prepared(run: Run, folder: Path, watcher: Watcher) -> Prepared:
+    """The data of the run. One that is resumed goes on with those it began with, whatever became of their source."""
+    from heliostat.data.prepared import Prepared
+    from heliostat.ingest import prepare
+
+    note = folder / "prepared"
+    if note.is_file():
+        place = home() / "prepared" / note.read_text(encoding="utf-8").strip()
+        if Prepared.is_complete(place):
+            return Prepared.open(place)
+    prepared = prepare(run, on_progress=watcher.preparing)
+    note.write_text(prepared.key, encoding="utf-8")
+    return prepared
 
 
 def _train_here(run: Run, prepared: Path, folder: Path, watcher: Watcher) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from heliostat.data.prepared import Prepared
 from heliostat.data.shards import Shards
 from heliostat.errors import TrainError
 from heliostat.features import FeatureSpec
+from heliostat.lineage import Entry, entry_of
 from heliostat.model import Model, build_model
 from heliostat.run import Parts, Run
+from heliostat.train.ancestry import read_ancestors
 from heliostat.train.ema import MovingAverage
 from heliostat.train.journal import Journal
 from heliostat.train.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors
@@ -44,6 +47,7 @@ class Trainee:
     train: Shards
     valid: Shards
     plan: BatchPlan
+    data_key: str
     spec: FeatureSpec
     model: Model
     wrapped: nn.Module
@@ -52,6 +56,9 @@ class Trainee:
     journal: Journal
     saver: Saver
     position: Position = START
+    tokens: float = 0.0
+    """Tokens that the run has learned from so far, over all workers."""
+    ancestors: Sequence[Entry] = ()
     pending: list[Update] = field(default_factory=list)
     """Updates since the last row of the journal."""
     seen: Seen = field(default_factory=Seen)
@@ -62,7 +69,7 @@ class Trainee:
     @classmethod
     def build(cls, run: Run, prepared: Prepared, worker: Worker, folder: Path) -> Trainee:
         """A fresh trainee; the same weights on every worker, from the run's seed."""
-        parts, settings = prepared.parts(run), run.train
+        parts, settings = _fitted(run, prepared, folder), run.train
         require_trackers(settings.trackers)
         torch.manual_seed(settings.seed)
         model = build_model(parts.encoder, parts.head)
@@ -81,6 +88,8 @@ class Trainee:
             wrapped=wrapped,
             optimizer=build_optimizer(model, settings, parts.encoder.depth_of),
             average=MovingAverage(model, settings.ema) if settings.ema else None,
+            ancestors=read_ancestors(folder),
+            data_key=prepared.key,
             journal=Journal(folder, run, is_writer=worker.rank == 0),
             saver=Saver(folder / "checkpoints", settings.keep_checkpoints, is_writer=worker.rank == 0),
         )
@@ -103,7 +112,7 @@ class Trainee:
         if state.weights is not None:
             self.model.load_state_dict(state.weights)
         load_optimizer_tensors(self.optimizer, self.model, state.optimizer)
-        self.position = Position(*state.trainer["position"])
+        self.position, self.tokens = Position(*state.trainer["position"]), state.trainer.get("tokens", 0.0)
         self.left_out |= set(state.trainer.get("left_out", ()))
         return self.position, [Validation(*row) for row in state.trainer["history"]]
 
@@ -115,6 +124,7 @@ class Trainee:
         self.position = after
         if update and math.isfinite(update.grad_norm):
             self.pending.append(update)
+            self.tokens += update.tokens
         is_due = after.step % self.run.train.log_every == 0 or after.step in {1, num_steps}
         if not is_due or not self.pending:
             return
@@ -157,6 +167,7 @@ class Trainee:
         leader = best(history)
         trainer: dict[str, Any] = {
             "position": list(after),
+            "tokens": self.tokens,
             "history": [list(row) for row in history],
             "best_step": leader.step if leader else None,
             "left_out": sorted(self.left_out),
@@ -168,8 +179,12 @@ class Trainee:
             served = _copies(self.model)
         weights = _copies(self.model) if self.average else None
         state = checkpoint.TrainingState(trainer, optimizer_tensors(self.optimizer, self.model), weights)
-        snapshot = checkpoint.Snapshot(self.run, self.parts, self.model, served, golden, state)
+        snapshot = checkpoint.Snapshot(self.run, self.parts, self.model, served, golden, state, self._lineage())
         self.saver.write(after.step, snapshot, best_step=trainer["best_step"])
+
+    def _lineage(self) -> list[Entry]:
+        facts = {"steps": self.position.step, "tokens": int(self.tokens), "data_key": self.data_key}
+        return [*self.ancestors, entry_of(self.run.dump(), run_id=self.folder.name, **facts)]
 
     def settle(self) -> None:
         """Return when the checkpoints of all workers are on the disk: every worker calls it."""
@@ -183,6 +198,12 @@ class Trainee:
 
     def _served(self) -> Any:
         return _either(self.average.in_place(self.model), True) if self.average else _either(None, False)
+
+
+def _fitted(run: Run, prepared: Prepared, folder: Path) -> Parts:
+    """What was fitted, from the run's own checkpoint where it has one: then nothing is asked of a pretrained model."""
+    path = checkpoint.newest(folder / "checkpoints")
+    return prepared.parts(run) if path is None else checkpoint.load_parts(run, path)
 
 
 def _either(context: Any, is_on: bool) -> Any:

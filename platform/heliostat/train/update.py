@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from heliostat.batch import Batch, Draws, Ragged
+from heliostat.data.drawn import drawn
 from heliostat.data.plan import micro_batches, share
 from heliostat.train.optimizer import set_lr
 from heliostat.train.progress import Position
@@ -69,9 +70,7 @@ def _load(trainee: Trainee, rows: npt.NDArray[np.int64], draws: Draws) -> tuple[
     is_idle = len(mine) == 0
     pieces = micro_batches(rows[:1] if is_idle else mine, lengths, trainee.run.train.tokens_per_micro_batch)
     head = trainee.parts.head
-    return [
-        head.prepare(trainee.train.batch(piece), draws, trainee.spec).to(worker.device) for piece in pieces
-    ], is_idle
+    return [drawn(trainee.train, piece, head, draws, trainee.spec).to(worker.device) for piece in pieces], is_idle
 
 
 def _agree(trainee: Trainee, batches: list[Batch], is_idle: bool) -> Sums:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from heliostat.batch import Draws
+from heliostat.data.drawn import drawn
 from heliostat.data.plan import micro_batches
 from heliostat.plugin import TaskHead
 from heliostat.train.worker import Sums
@@ -52,12 +53,13 @@ def _zeros(trainee: Trainee) -> Sums:
 def _sums_of(trainee: Trainee, rows: np.typing.NDArray[np.int64]) -> Sums:
     head, worker, model = trainee.parts.head, trainee.worker, trainee.model
     # The same draws in every validation, so that scores can be compared.
-    batch = head.prepare(trainee.valid.batch(rows), Draws(trainee.run.train.seed, 0), trainee.spec).to(worker.device)
+    batch = drawn(trainee.valid, rows, head, Draws(trainee.run.train.seed, 0), trainee.spec).to(worker.device)
     with torch.autocast(worker.device.type, torch.bfloat16, trainee.run.train.precision == "bf16"):
         has_tally = type(head).tally is not TaskHead.tally
-        losses, predictions = model.validate(batch, predict=has_tally)
-    sums = {f"sum/{name}": np.array(float(value)) for name, value in losses.items()}
+        found = model.validate(batch, predict=has_tally)
+    sums = {f"sum/{name}": np.array(float(value)) for name, value in found.losses.items()}
+    sums |= {_TALLY + name: value.double().numpy(force=True) for name, value in found.measures.items()}
     sums |= {f"count/{name}": np.array(count) for name, count in head.counts(batch).items()}
     if has_tally:
-        sums |= {_TALLY + name: value for name, value in head.tally(batch, predictions).items()}
+        sums |= {_TALLY + name: value for name, value in head.tally(batch, found.predictions).items()}
     return sums
