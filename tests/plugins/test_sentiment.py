@@ -145,7 +145,8 @@ def test_the_plugin_carries_its_runs() -> None:
 def test_every_run_checks_and_round_trips(name: str) -> None:
     run = runs.load(name)
     assert runs.check(run.dump()) == run
-    assert run.head.build().labels == ("negative", "neutral", "positive")
+    if run.head.type == "sentiment.polarity":
+        assert run.head.build().labels == ("negative", "neutral", "positive")
 
 
 def test_samples_fit_the_record_that_the_head_takes() -> None:
