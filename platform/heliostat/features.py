@@ -39,12 +39,12 @@ class FeatureSpec:
     """The encoder's tokens, for heads that predict tokens; None where there are none."""
     token_column: str | None = None
     """The ragged column of a batch that holds these tokens, for heads whose `prepare` changes them (masking)."""
+    target_vocabulary: Vocabulary | None = None
+    """The decoder's tokens, where the encoder owns a decoder."""
     pair_column: str | None = None
     """The column that says where the second text of a pair begins in its example; None where there is one text."""
     max_tokens: int | None = None
     """The most tokens of one example; None where the encoder takes any number."""
-    target_vocabulary: Vocabulary | None = None
-    """The decoder's tokens, where the encoder owns a decoder."""
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ PAIR_START = "pair_start"
 _PREFIX = "transformer."
 """Where the transformer stands in the module; on disk its weights have the names that transformers gives them."""
 _LAYER = re.compile(r"^transformer\..*?\b(?:layers?|h)\.(\d+)\.")
-_EMBEDDING = re.compile(r"\.(?:embeddings|embed_tokens|wte|wpe)\b")
+_EMBEDDING = re.compile(r"\.(?:embeddings\w*|embed_tokens|wte|wpe)\b")
 
 
 class TextEncoder(Encoder):
