@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,9 @@ from heliostat.batch import Batch
 from heliostat.encoders.attention import UNPADDED, Layout
 from heliostat.errors import HeliostatError
 from heliostat.features import TokenFeatures
+
+if TYPE_CHECKING:
+    from heliostat.encoders.adapted import Adapted
 
 TYPE_IDS = "token_type_ids"
 """The column that tells the first text of a pair from the second; absent where there is one text."""
@@ -23,6 +26,8 @@ class TextModule(nn.Module):
         super().__init__()
         self.transformer = transformer
         self.pooling = pooling
+        self.adapter: Adapted | None = None
+        """What trains beside a frozen transformer; None where the transformer trains."""
         self.first_position = first_position(transformer)
         pooler = getattr(transformer, "pooler", None)
         if pooler is not None:
