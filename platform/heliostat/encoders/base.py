@@ -49,8 +49,8 @@ class Base(NamedTuple):
         """Raises CheckpointError when the base is gone, or no longer what the adapter was trained on."""
         try:
             found = Base.of(self.address)
-        except RunError as error:
-            reason = error.problems[0].rule
+        except (RunError, OSError) as error:
+            reason = error.problems[0].rule if isinstance(error, RunError) else str(error).splitlines()[0]
             raise CheckpointError(
                 f"this checkpoint holds an adapter, and its base is gone: {reason} Put it back there, or train with "
                 "encoder.adapter.merge=true, whose checkpoints need no base."

@@ -67,7 +67,7 @@ def _train(run: Run, folder: Path, watcher: Watcher) -> Path:
     if run_folder.is_asked_to_stop(folder):
         raise Stopped("stopped before the first step.")
     watcher.training(folder)
-    if run.scaling.num_workers == 1:
+    if run.scaling.most_workers == 1:
         _train_here(run, prepared.folder, folder, watcher)
     else:
         from heliostat.ray_session import ray_session

@@ -59,6 +59,8 @@ def _train(trainee: Trainee) -> tuple[str, list[Validation]]:
     run, worker = trainee.run, trainee.worker
     timetable = Timetable.of(run.train, trainee.plan)
     start, history = trainee.restore()
+    if trainee.ranks:
+        trainee.ranks.begin(timetable.num_steps)
     trainee.journal.open(start.step)
     decision = after_validation(history, run.train.patience)
     if isinstance(decision, Stop):  # it had come to its end before it was resumed

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from heliostat.run import TrainSettings
+from heliostat.train.sharded import cut_like, whole
 
 
 def build_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
@@ -26,12 +27,11 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """The optimiser's state as `<parameter>/<what>` -> a copy of the tensor."""
-    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+    """The optimiser's state as `<parameter>/<what>` -> a copy of the whole tensor. Every worker calls it."""
     return {
-        f"{names[parameter]}/{what}": torch.as_tensor(value).detach().to("cpu", copy=True)
-        for parameter, state in optimizer.state.items()
-        for what, value in state.items()
+        f"{name}/{what}": whole(torch.as_tensor(value).detach()).to("cpu", copy=True)
+        for name, parameter in model.named_parameters()
+        for what, value in optimizer.state.get(parameter, {}).items()
     }
 
 
@@ -41,6 +41,6 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module, t
     for key, tensor in tensors.items():
         name, _, what = key.rpartition("/")
         parameter = parameters[name]
-        # AdamW counts its steps on the host unless it is told to be capturable.
-        device = "cpu" if what == "step" and parameter.device.type == "cpu" else parameter.device
-        optimizer.state[parameter][what] = tensor.to(device)
+        # Moments are as their parameter; a count of steps is not.
+        is_like = tensor.shape == parameter.shape and what != "step"
+        optimizer.state[parameter][what] = cut_like(tensor, parameter) if is_like else tensor.to(parameter.device)

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from heliostat.errors import TrainError
 from heliostat.train.worker import Worker
 
 
 def checksum(model: nn.Module) -> float:
-    """A number that differs when any weight differs: a sum over the bits of every parameter, weighted by place."""
+    """A number that differs when any weight differs: a sum over the bits of every parameter, weighted by place.
+
+    Shards are left out: of them there is one copy in all workers together, which cannot differ from itself.
+    """
     total = 0
     for place, parameter in enumerate(model.parameters()):
+        if isinstance(parameter, DTensor):
+            continue
         bits = parameter.detach().contiguous().view(torch.int32 if parameter.element_size() == 4 else torch.int16)
         total = (total * 31 + int(bits.sum(dtype=torch.int64)) + place) % (1 << 52)
     return float(total)
