@@ -20,4 +20,7 @@ def checkpoint_activations(model: nn.Module) -> None:
             "again. Leave it out."
         )
     for module in able:
-        module.gradient_checkpointing_enable({"use_reentrant": False})
+        # Its older name is all that the first releases of transformers 5 know.
+        name = "activation_checkpointing_enable"
+        enable = getattr(module, name if hasattr(module, name) else "gradient_checkpointing_enable")
+        enable({"use_reentrant": False})
