@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from heliostat import checkpoint
 from heliostat.errors import Stopped, TrainError
-from heliostat.run import Run
-from heliostat.train import run_folder
+from heliostat.run import Run, check
+from heliostat.train import run_folder, torchrun
 from heliostat.train.signals import Wish, stop_signals
 
 
@@ -38,20 +40,26 @@ class TrainResult(NamedTuple):
 
 
 def train(
-    run: Run | None, *, resume: str | None = None, run_id: str | None = None, watcher: Watcher | None = None
+    run: Run | None,
+    *,
+    resume: str | None = None,
+    run_id: str | None = None,
+    scaling: Mapping[str, Any] | None = None,
+    watcher: Watcher | None = None,
 ) -> TrainResult:
-    """Train a run, or go on with the run of id `resume`.
+    """Train a run, or go on with the run of id `resume`, on other workers if `scaling` says so.
 
-    One worker trains in this process; several, or a cluster named by `RAY_ADDRESS`, train on Ray. Raises TrainError,
-    DataError or CheckpointError, and Stopped (exit code 130 or 143) after Ctrl-C or SIGTERM, with a checkpoint kept.
+    One worker trains in this process, several on Ray, and those that torchrun started with each other. Raises
+    TrainError, DataError or CheckpointError, and Stopped (exit code 130 or 143) after Ctrl-C or SIGTERM, with a
+    checkpoint kept.
     """
     started = time.monotonic()
-    if resume:
-        run, folder = run_folder.reopen(resume)
-    elif run is None:
-        raise TrainError("there is nothing to train: name a run, or continue one with --resume ID.")
-    else:
-        folder = run_folder.create(run, run_id)
+    here = torchrun.place()
+    if here is not None:
+        with torchrun.joined(here) as group:
+            folder, prepared = _train_together(group, run, resume, run_id, scaling, watcher or Watcher())
+        return _result(folder, prepared, time.monotonic() - started)
+    run, folder = _open(run, resume, run_id, scaling)
     with run_folder.locked(folder), stop_signals(lambda: run_folder.ask_to_stop(folder)) as wish:
         try:
             prepared = _train(run, folder, watcher or Watcher())
@@ -60,22 +68,86 @@ def train(
     return _result(folder, prepared, time.monotonic() - started)
 
 
-def _train(run: Run, folder: Path, watcher: Watcher) -> Path:
+def _open(
+    run: Run | None, resume: str | None, run_id: str | None, scaling: Mapping[str, Any] | None
+) -> tuple[Run, Path]:
+    if resume:
+        return run_folder.reopen(resume, scaling)
+    if run is None:
+        raise TrainError("there is nothing to train: name a run, or continue one with --resume ID.")
+    return run, run_folder.create(run, run_id)
+
+
+def _train_together(
+    group: torchrun.Group,
+    run: Run | None,
+    resume: str | None,
+    run_id: str | None,
+    scaling: Mapping[str, Any] | None,
+    watcher: Watcher,
+) -> tuple[Path, Path]:
+    """The training of all processes of torchrun, of which this is one: its folder, and that of the prepared data."""
+    with ExitStack() as stack:
+
+        def opened() -> tuple[Any, str]:
+            if run is not None:
+                torchrun.check_world_size(run, group.here)
+            again = torchrun.claimed(run_folder.runs_folder()) if group.here.restarts else None
+            checked, folder = _open(run, resume or again, run_id, scaling)
+            stack.enter_context(run_folder.locked(folder))
+            torchrun.claim(folder)
+            return checked.dump(), str(folder)
+
+        values, path = group.agree(opened)
+        checked, folder = check(values), Path(path)
+        wish = stack.enter_context(stop_signals(lambda: run_folder.ask_to_stop(folder), under_launcher=True))
+        try:
+            prepared = Path(group.agree(lambda: str(_prepare(checked, folder, watcher))))
+            _train_in(group, checked, prepared, folder, watcher)
+        except Stopped as stopped:
+            raise _with_way_on(stopped, folder, wish) from None
+    return folder, prepared
+
+
+def _train_in(group: torchrun.Group, run: Run, prepared: Path, folder: Path, watcher: Watcher) -> None:
+    from heliostat.data.prepared import Prepared
+    from heliostat.train.loop import fit
+    from heliostat.train.worker import TorchWorker, set_threads, share_of_cores
+
+    set_threads(run.scaling.threads_per_worker or share_of_cores(group.here.local_world_size))
+
+    def asked_to_stop() -> bool:
+        watcher.training(folder)
+        return run_folder.is_asked_to_stop(folder)
+
+    worker = TorchWorker(group.device, asked_to_stop, strategy=run.scaling.strategy, precision=run.train.precision)
+    outcome = fit(run, Prepared.open(prepared), worker, folder)
+    if worker.rank == 0:
+        (folder / "outcome.json").write_text(json.dumps(outcome._asdict()), encoding="utf-8")
+    group.agree(lambda: None)  # the others read what the first has written
+
+
+def _prepare(run: Run, folder: Path, watcher: Watcher) -> Path:
     from heliostat.ingest import prepare
 
     prepared = prepare(run, on_progress=watcher.preparing)
     if run_folder.is_asked_to_stop(folder):
         raise Stopped("stopped before the first step.")
     watcher.training(folder)
+    return prepared.folder
+
+
+def _train(run: Run, folder: Path, watcher: Watcher) -> Path:
+    prepared = _prepare(run, folder, watcher)
     if run.scaling.most_workers == 1:
-        _train_here(run, prepared.folder, folder, watcher)
+        _train_here(run, prepared, folder, watcher)
     else:
         from heliostat.ray_session import ray_session
         from heliostat.train.on_ray import train_on_ray
 
         with ray_session(folder / "ray.log"):
-            train_on_ray(run, prepared.folder, folder, poll=lambda: watcher.training(folder))
-    return prepared.folder
+            train_on_ray(run, prepared, folder, poll=lambda: watcher.training(folder))
+    return prepared
 
 
 def _train_here(run: Run, prepared: Path, folder: Path, watcher: Watcher) -> None:
