@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 from heliostat.data.prepared import Prepared
 from heliostat.errors import HeliostatError, Stopped
+from heliostat.heads.classification import Classification
 from heliostat.run import check
 from heliostat.train import update
 from heliostat.train.loop import fit
@@ -70,6 +71,7 @@ def play(scenario: dict[str, Any], rank: int, meeting: Path) -> dict[str, Any]:
 def main() -> None:
     """Play all scenarios that need this rank."""
     rank, path = int(sys.argv[1]), Path(sys.argv[2])
+    Classification.samples = ({"text": "good lovely"}, {"text": "bad poor word word"})
     set_threads(1)
     for number, scenario in enumerate(json.loads(path.read_text())):
         if rank < scenario["world_size"]:

@@ -12,6 +12,7 @@ import torch
 
 from heliostat import checkpoint
 from heliostat.data.prepared import Prepared
+from heliostat.predict import Predictor
 from heliostat.run import Run
 from heliostat.train.loop import fit
 from heliostat.train.worker import LocalWorker, set_threads
@@ -139,10 +140,16 @@ def test_a_checkpoint_of_two_shards_is_a_plain_one(played: Played) -> None:
     alone = AutoModel.from_pretrained(_newest(played.folders["1"]) / "encoder")
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(tensor, alone.state_dict()[name], rtol=5e-3, atol=5e-4)
-    loaded = checkpoint.load(folder)
-    for example, prediction in checkpoint.golden(folder):
-        assert example
-        assert set(prediction) == set(loaded.parts.head.gives.model_fields)
+
+
+@pytest.mark.parametrize("name", ["fsdp-2", "fsdp-2-ema", "fsdp-2-lora", "fsdp-2-bf16"])
+def test_golden_answers_of_shards_are_those_of_the_loaded_model(played: Played, name: str) -> None:
+    predictor = Predictor.load(_newest(played.folders[name]))
+    golden = predictor.golden()
+    assert len(golden) == 2
+    for (_, expected), found in zip(golden, predictor.predict([example for example, _ in golden]), strict=True):
+        assert found["label"] == expected["label"]
+        assert found["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -111,7 +111,7 @@ def joined(here: Place) -> Iterator[Group]:
     if torch.cuda.is_available():
         device = torch.device("cuda", here.local_rank)
         torch.cuda.set_device(device)
-    # torchrun may keep its store over a restart (torch 2.13): addresses of processes that are gone would be found there.
+    # torchrun may keep its store over a restart (torch 2.13), with addresses of processes that are gone.
     found = dist.rendezvous("env://", timeout=_EXCHANGE)  # type: ignore[attr-defined]
     meeting, rank, world_size = next(iter(found))
     dist.init_process_group(
