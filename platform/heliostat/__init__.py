@@ -6,7 +6,12 @@ heliostat.load("sentiment@champion").predict([{"text": "Fits beautifully."}])
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# Read by OpenMP when torch is first imported. Its threads spin while they wait; where other processes want the cores
+# (other workers, Ray, a neighbour), that made small steps ten times slower here. Sleeping costs microseconds.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 

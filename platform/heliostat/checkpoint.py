@@ -229,9 +229,16 @@ def step_folder(checkpoints: Path, step: int) -> Path:
     return checkpoints / f"step-{step:08d}"
 
 
-def newest(checkpoints: Path) -> Path | None:
-    """The newest checkpoint whose every hash holds, or None. Damaged and unfinished ones are passed over."""
-    for folder in sorted(checkpoints.glob("step-*"), reverse=True):
+def newest(checkpoints: Path, *, at_most: int | None = None) -> Path | None:
+    """The newest checkpoint whose every hash holds, or None. Damaged and unfinished ones are passed over.
+
+    `at_most` names a step: newer ones are taken only where none is left up to there.
+    """
+    folders = sorted(checkpoints.glob("step-*"), reverse=True)
+    if at_most is not None:
+        limit = step_folder(checkpoints, at_most)
+        folders = [*(each for each in folders if each <= limit), *(each for each in folders if each > limit)]
+    for folder in folders:
         try:
             verify(folder)
         except CheckpointError:

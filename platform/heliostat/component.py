@@ -48,6 +48,12 @@ def closest(word: str, choices: list[str]) -> str | None:
     return match[0] if match else None
 
 
+def no_effect(key: str, beside: str, way_out: str) -> PydanticCustomError:
+    """What a validator raises for a setting that would change nothing beside another one."""
+    sentence = f"{key} has no effect beside {beside}: leave it out, or {way_out}."
+    return PydanticCustomError("no_effect", "{sentence}", {"sentence": sentence})
+
+
 def _shown(value: Any) -> str:
     if value is None:
         return "nothing"

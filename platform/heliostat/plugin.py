@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -36,41 +37,16 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from heliostat.heads.classification import Classification
+    from heliostat.heads.multilabel import MultiLabel
+    from heliostat.heads.regression import Regression
 
 __all__ = [
-    "Baseline",
-    "Batch",
-    "Classification",
-    "Column",
-    "Component",
-    "DataAdapter",
-    "DataError",
-    "Decoder",
-    "Demo",
-    "Draws",
-    "Encoded",
-    "Encoder",
-    "EncoderModule",
-    "FeatureSpec",
-    "Features",
-    "Field",
-    "HeadModule",
-    "HeliostatError",
-    "Metric",
-    "Name",
-    "PooledFeatures",
-    "Ragged",
-    "Record",
-    "Registry",
-    "RejectedRecord",
-    "Row",
-    "Seq2SeqFeatures",
-    "Settings",
-    "Tally",
-    "TaskHead",
-    "TokenFeatures",
+    "Baseline", "Batch", "Classification", "Column", "Component", "DataAdapter", "DataError", "Decoder", "Demo",
+    "Draws", "Encoded", "Encoder", "EncoderModule", "FeatureSpec", "Features", "Field", "HeadModule",
+    "HeliostatError", "Metric", "MultiLabel", "Name", "PooledFeatures", "Ragged", "Record", "Registry",
+    "Regression", "RejectedRecord", "Row", "Seq2SeqFeatures", "Settings", "Tally", "TaskHead", "TokenFeatures",
     "Vocabulary",
-]
+]  # fmt: skip
 
 Tally = dict[str, "npt.NDArray[np.float64]"]
 """Sums over predictions that add up across batches and workers: a confusion matrix, a squared error and its count."""
@@ -143,6 +119,13 @@ class Encoder(Fitted):
     def module(self) -> nn.Module:
         """A fresh (or pretrained) `nn.Module` whose forward takes a Batch and returns `gives`. Import torch in here."""
         raise NotImplementedError
+
+    def depth_of(self, parameter: str) -> int | None:
+        """How deep a parameter of `module` lies, by its name there: 0 for embeddings, k for the k-th layer.
+
+        None for one that belongs to no layer. An encoder that says so can be trained with `train.layer_decay`.
+        """
+        return None
 
     def save_weights(self, module: nn.Module, folder: Path, weights: Mapping[str, Tensor]) -> None:
         """Write `weights` (named as in `module.state_dict()`) to `folder/model.safetensors`."""
@@ -244,6 +227,10 @@ class TaskHead(Fitted):
         """Validation scores during training, from tallies added up over all batches and workers."""
         return {}
 
+    def calibrate(self, examples: Sequence[Row], predictions: Sequence[Row]) -> bool:
+        """Fit on the valid split how scores become answers, and say whether anything changed; `save` then keeps it."""
+        return False
+
     def metrics(self) -> dict[str, Metric]:
         """The scores of the final report over the table of predictions (greater is better, or named `*_error`)."""
         return {}
@@ -282,10 +269,11 @@ class Demo(Component):
         return {key: value for key, value in answer.items() if isinstance(value, (str, int, float))}
 
 
+_HEADS = {"Classification": "classification", "MultiLabel": "multilabel", "Regression": "regression"}
+
+
 def __getattr__(name: str) -> Any:
     # Generic heads come in by the door themselves, so they are reached when asked for.
-    if name == "Classification":
-        from heliostat.heads.classification import Classification
-
-        return Classification
+    if name in _HEADS:
+        return getattr(import_module(f"heliostat.heads.{_HEADS[name]}"), name)
     raise AttributeError(f"module 'heliostat.plugin' has no attribute '{name}'")

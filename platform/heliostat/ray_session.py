@@ -32,9 +32,17 @@ def ray_session(log: Path) -> Iterator[None]:
                     logging_level=logging.ERROR,
                     include_dashboard=None if os.environ.get("RAY_ADDRESS") else False,
                 )
+            _close_token()
             yield
         finally:
             ray.shutdown()
+
+
+def _close_token() -> None:
+    """Let nobody else read the token that guards Ray's ports: Ray writes it for all to read."""
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    if path.is_file() and path.stat().st_uid == os.getuid():
+        path.chmod(0o600)
 
 
 @contextmanager

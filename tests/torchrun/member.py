@@ -7,6 +7,7 @@ because importing torch takes longer than all that it does.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -80,8 +81,12 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    code = 1
     try:
         main()
+        code = 0
     except BaseException:
         traceback.print_exc()
-        raise
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # a thread of gloo may abort a process that ends in order, after all is done

@@ -20,6 +20,7 @@ from heliostat.train.worker import LocalWorker, set_threads
 FEW = {"tokens_per_batch": 1, "max_steps": 6}
 """One example a batch: all workers but one have none."""
 EMA = {"ema": 0.9, "activation_checkpointing": True, "max_steps": 12}
+MUON = {"optimizer": {"type": "muon"}, "max_steps": 6}
 
 
 class Played(NamedTuple):
@@ -59,7 +60,10 @@ def played(make: Any, play: Any, tmp_path_factory: pytest.TempPathFactory) -> Pl
     set_threads(1)
     folder = tmp_path_factory.mktemp("parallel")
     _, prepared = make()
-    alone = {name: _local(*make(**train), folder / name) for name, train in (("1", {}), ("1-few", FEW), ("1-ema", EMA))}
+    alone = {
+        name: _local(*make(**train), folder / name)
+        for name, train in (("1", {}), ("1-few", FEW), ("1-ema", EMA), ("1-muon", MUON))
+    }
     base = {"pretrained": str(_newest(alone["1"]) / "encoder"), "adapter": {"type": "lora", "rank": 2}}
     alone["1-lora"] = _local(*make(encoder=base, max_steps=8), folder / "1-lora")
     wanted: dict[str, tuple[int, str, dict[str, Any]]] = {
@@ -70,6 +74,7 @@ def played(make: Any, play: Any, tmp_path_factory: pytest.TempPathFactory) -> Pl
         "fsdp-4-few": (4, "fsdp", FEW),
         "fsdp-2-ema": (2, "fsdp", EMA),
         "fsdp-2-lora": (2, "fsdp", {"encoder": base, "max_steps": 8}),
+        "fsdp-2-muon": (2, "fsdp", MUON),
         "fsdp-2-bf16": (2, "fsdp", {"precision": "bf16"}),
     }
     scenarios = []
@@ -109,6 +114,11 @@ def test_so_it_is_without_rows_under_an_average_and_with_an_adapter(played: Play
         assert mine.keys() == other.keys()
         for tensor in mine:
             torch.testing.assert_close(mine[tensor], other[tensor], rtol=5e-3, atol=5e-4)
+
+
+def test_muon_sees_whole_matrices_of_shards(played: Played) -> None:
+    # It orthogonalises in bf16, where another order of the same sum is another last bit.
+    assert _losses(played.folders["fsdp-2-muon"]) == pytest.approx(_losses(played.folders["1-muon"]), rel=1e-2)
 
 
 def test_bf16_shards_follow_the_curve_of_fp32_from_afar(played: Played) -> None:

@@ -18,8 +18,8 @@ from heliostat.plugin import Classification, Column, DataAdapter, Demo, Settings
 DOOR = [
     "Baseline", "Batch", "Classification", "Column", "Component", "DataAdapter", "DataError", "Decoder", "Demo",
     "Draws", "Encoded", "Encoder", "EncoderModule", "FeatureSpec", "Features", "Field", "HeadModule",
-    "HeliostatError", "Metric", "Name", "PooledFeatures", "Ragged", "Record", "Registry", "RejectedRecord", "Row",
-    "Seq2SeqFeatures", "Settings", "Tally", "TaskHead", "TokenFeatures", "Vocabulary",
+    "HeliostatError", "Metric", "MultiLabel", "Name", "PooledFeatures", "Ragged", "Record", "Registry", "Regression",
+    "RejectedRecord", "Row", "Seq2SeqFeatures", "Settings", "Tally", "TaskHead", "TokenFeatures", "Vocabulary",
 ]  # fmt: skip
 
 
@@ -84,7 +84,7 @@ def test_a_classification_reads_back_what_it_saved(tmp_path: Path) -> None:
     [
         ("aaaa", {}, "has only a"),
         ("", {}, "has only none"),
-        ("abc", {"labels": ("a", "b")}, "'c' in the train split is none of head.labels"),
+        ("abc", {"labels": ("a", "b")}, "'c' of the train split is none of head.labels"),
     ],
 )
 def test_a_classification_says_what_is_wrong_with_the_labels(

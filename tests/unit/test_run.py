@@ -121,7 +121,7 @@ def test_all_mistakes_at_once_each_with_key_rule_and_way_out(wine: Path) -> None
             "data": {"adapter": "wine.row", "split": {"by": "tme"}},
             "encoder": "wine.rows",
             "head": {"type": "wine.scores", "dropuot": 0.1, "loss": "msse"},
-            "train": {"lr": -1, "epohcs": 3, "betas": [0.9], "clip_norm": float("inf")},
+            "train": {"lr": -1, "epohcs": 3, "optimizer": {"betas": [0.9]}, "clip_norm": float("inf")},
             "scaling": 2,
             "sclaing": {},
         }
@@ -136,7 +136,7 @@ def test_all_mistakes_at_once_each_with_key_rule_and_way_out(wine: Path) -> None
     assert found["head.loss"] == "should be 'mse' or 'mae'; found 'msse'. Its default is 'mse'."
     assert found["train.lr"] == "should be greater than 0; found -1. Its default is 0.0005."
     assert found["train.epohcs"] == "no such setting. Did you mean 'epochs'?"
-    assert found["train.betas.1"] == "is missing."
+    assert found["train.optimizer.betas.1"] == "is missing."
     assert found["train.clip_norm"].startswith("should be a finite number; found inf.")
     assert found["scaling"] == "is a section with settings of its own (key: value); found 2."
     assert found["sclaing"] == "no such setting. Did you mean 'scaling'?"
@@ -157,8 +157,10 @@ def test_all_mistakes_at_once_each_with_key_rule_and_way_out(wine: Path) -> None
         ("train__lr", float("nan")),
         ("train__warmup", 1.0),
         ("train__precision", "fp16"),
-        ("train__betas", [True, 0.9]),
-        ("train__betas", 0.9),
+        ("train__optimizer__betas", [True, 0.9]),
+        ("train__optimizer__betas", 0.9),
+        ("train__optimizer", 3),
+        ("train__optimizer", "adam"),
         ("head__weights", ["1"]),
         ("head__weights", "12"),
         ("head__note", 5),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -46,13 +47,13 @@ def toy(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[...
     home = tmp_path_factory.mktemp("home")
     set_threads(1)
 
-    def make(dropout: float = 0.1, **train: Any) -> tuple[Run, Prepared]:
+    def make(dropout: float = 0.1, decide: str = "most_probable", **train: Any) -> tuple[Run, Prepared]:
         run = check(
             {
                 "name": "toy",
                 "data": {"adapter": "core.columns", "source": str(reviews), "split": {"valid": 0.2, "test": 0.1}},
                 "encoder": {"type": "core.text", "preset": "tiny", "vocab_size": 300, "dropout": dropout},
-                "head": {"type": "core.classification", "dropout": dropout},
+                "head": {"type": "core.classification", "dropout": dropout, "decide": decide},
                 "train": {"epochs": 2, "tokens_per_batch": 256, "log_every": 1, "seed": 5, **train},
             }
         )
@@ -74,7 +75,17 @@ def _newest(folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("settings", [{}, {"ema": 0.9, "tokens_per_micro_batch": 64, "checkpoint_every": 2}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"ema": 0.9, "tokens_per_micro_batch": 64, "checkpoint_every": 2},
+        {"optimizer": {"type": "sgd", "nesterov": True}, "lr": 0.05},
+        {"optimizer": {"type": "rmsprop", "momentum": 0.5}, "schedule": "wsd", "decay": 0.5},
+        {"optimizer": "muon", "layer_decay": 0.8, "schedule": "cosine"},
+    ],
+    ids=["adamw", "ema", "sgd", "rmsprop", "muon"],
+)
 def test_a_run_stopped_at_any_step_ends_bit_identical(
     toy: Callable[..., tuple[Run, Prepared]], tmp_path: Path, settings: dict[str, Any]
 ) -> None:
@@ -133,3 +144,49 @@ def test_old_checkpoints_go_and_the_best_stays(toy: Callable[..., tuple[Run, Pre
     outcome = fit(run, prepared, LocalWorker(), tmp_path / "kept")
     left = {path.name for path in (tmp_path / "kept" / "checkpoints").iterdir()}
     assert left == {f"step-{outcome.step:08d}", f"step-{outcome.best.step:08d}"}
+
+
+def test_a_finished_model_answers_with_the_fitted_decision(
+    toy: Callable[..., tuple[Run, Prepared]], tmp_path: Path
+) -> None:
+    from heliostat.predict import Predictor
+    from heliostat.train.finish import finished_model
+
+    run, prepared = toy(decide="macro_f1", epochs=4, lr=5e-3)
+    outcome = fit(run, prepared, LocalWorker(), tmp_path / "run")
+    best = checkpoint.step_folder(tmp_path / "run" / "checkpoints", outcome.best.step)
+    model = finished_model(tmp_path / "run", best, prepared)
+    assert model == tmp_path / "run" / "model"
+    assert not (model / "state").exists()
+    plain, decided = Predictor.load(best), Predictor.load(model)
+    assert decided.check_golden().num_requests == len(decided.golden())
+    texts = [{"text": row["text"]} for row in prepared.examples("valid")]
+    offsets, temperature = decided.head.decision
+    for before, after in zip(plain.predict(texts), decided.predict(texts), strict=True):
+        moved = {
+            label: (p * math.exp(offset)) ** (1 / temperature)
+            for (label, p), offset in zip(before["probabilities"].items(), offsets, strict=True)
+        }
+        total = sum(moved.values())
+        assert after["probabilities"] == pytest.approx({label: p / total for label, p in moved.items()}, abs=1e-5)
+
+
+def test_the_average_and_the_weights_themselves_are_both_scored(
+    toy: Callable[..., tuple[Run, Prepared]], tmp_path: Path
+) -> None:
+    run, prepared = toy(ema=0.99, lr=5e-3, precision="fp32")
+    outcome = fit(run, prepared, LocalWorker(), tmp_path / "ema")
+    rows = [json.loads(line) for line in (tmp_path / "ema" / "metrics.jsonl").read_text().splitlines()]
+    last = [row for row in rows if "valid/loss" in row][-1]
+    assert {name.removeprefix("valid/") for name in last if name.startswith("valid/")} == {
+        name.removeprefix("valid_raw/") for name in last if name.startswith("valid_raw/")
+    }
+    assert last["valid/loss"] != last["valid_raw/loss"]
+    best = max(row["valid/macro_f1"] for row in rows if "valid/loss" in row)
+    assert outcome.best.score == pytest.approx(best, rel=1e-5)
+
+
+def test_a_score_that_no_head_gives_is_named(toy: Callable[..., tuple[Run, Prepared]], tmp_path: Path) -> None:
+    run, prepared = toy(select="macro_f2", max_steps=1)
+    with pytest.raises(TrainError, match=r"no validation score 'macro_f2'\. There are: loss, accuracy, macro_f1"):
+        fit(run, prepared, LocalWorker(), tmp_path / "select")

@@ -19,14 +19,25 @@ from heliostat.run.settings import TrainSettings
 from heliostat.train.ema import MovingAverage
 from heliostat.train.journal import Journal
 from heliostat.train.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors
-from heliostat.train.policy import Continue, Stop, Validation, after_validation, best
+from heliostat.train.policy import (
+    MAX_LEFT_OUT,
+    MAX_ROLLBACKS,
+    Continue,
+    LeaveOut,
+    RollBack,
+    Stop,
+    Validation,
+    after_nan,
+    after_validation,
+    best,
+)
 from heliostat.train.progress import Position, Timetable
 from heliostat.train.schedule import lr_factor
-from heliostat.train.truth import check_truth, checksum
+from heliostat.train.truth import Seen, check_truth, checksum, odd_ranks
 from heliostat.train.worker import LocalWorker
 
 
-@given(st.floats(0, 1), st.floats(0, 0.9), st.sampled_from(["constant", "linear", "cosine"]))
+@given(st.floats(0, 1), st.floats(0, 0.9), st.sampled_from(["constant", "linear", "cosine", "wsd"]))
 def test_lr_factor_stays_between_zero_and_one(progress: float, warmup: float, schedule: str) -> None:
     assert 0.0 <= lr_factor(progress, warmup=warmup, schedule=schedule) <= 1.0
 
@@ -38,6 +49,13 @@ def test_lr_rises_then_falls() -> None:
     assert lr_factor(1.0, warmup=0.2, schedule="constant") == 1.0
 
 
+def test_wsd_stays_at_the_peak_and_falls_at_the_end() -> None:
+    at = [lr_factor(p, warmup=0.1, schedule="wsd", decay=0.4) for p in (0.05, 0.1, 0.59, 0.7, 1.0)]
+    assert at == pytest.approx([0.5, 1.0, 1.0, 0.5, 0.0])
+    assert lr_factor(0.79, warmup=0.0, schedule="wsd") == 1.0
+    assert lr_factor(0.9, warmup=0.0, schedule="wsd") < 1.0
+
+
 def test_policy_stops_when_nothing_gets_better() -> None:
     history = [Validation(1, 0.5), Validation(2, 0.7), Validation(3, 0.6), Validation(4, 0.7)]
     assert best(history) == Validation(2, 0.7)
@@ -46,6 +64,15 @@ def test_policy_stops_when_nothing_gets_better() -> None:
     decision = after_validation(history, patience=2)
     assert isinstance(decision, Stop)
     assert "0.7000 at step 2" in decision.reason
+
+
+def test_policy_of_a_gradient_that_is_not_finite() -> None:
+    assert isinstance(after_nan("stop", set(), 5, 0), Stop)
+    assert after_nan("skip", {1, 2}, 5, 0) == LeaveOut()
+    assert isinstance(after_nan("skip", set(range(100)), 100, 0), Stop)
+    assert after_nan("skip", set(range(100 - MAX_LEFT_OUT + 2, 100)), 100, 0) == LeaveOut()
+    assert after_nan("rollback", set(), 5, MAX_ROLLBACKS - 1) == RollBack()
+    assert isinstance(after_nan("rollback", set(), 5, MAX_ROLLBACKS), Stop)
 
 
 def _walk(timetable: Timetable) -> list[Position]:
@@ -66,10 +93,16 @@ def test_timetable_covers_fractions_of_epochs_and_max_steps() -> None:
 
 def test_timetable_validates_at_even_shares_and_at_the_end() -> None:
     plan = BatchPlan(np.full(100, 10, np.int32), tokens_per_batch=100, seed=1)
-    timetable = Timetable.of(TrainSettings(epochs=1.5, evaluations_per_epoch=2, checkpoint_every=4), plan)
+    timetable = Timetable.of(
+        TrainSettings(epochs=1.5, evaluations_per_epoch=2, checkpoint_every=4, check_every=None), plan
+    )
     walk = _walk(timetable)
     assert [after.step for after in walk[1:] if timetable.validates(after)] == [5, 10, 15]
     assert [after.step for after in walk[1:] if timetable.checkpoints(after)] == [4, 8, 12]
+    assert not any(timetable.proves(after) for after in walk)
+    proven = Timetable.of(TrainSettings(epochs=1.5, check_every=4), plan)
+    assert [after.step for after in walk[1:] if proven.proves(after)] == [1, 4, 8, 10, 12, 15]
+    assert not any(Timetable.of(TrainSettings(check_every=None), plan).proves(after) for after in walk)
 
 
 def test_progress_is_strictly_inside_the_schedule() -> None:
@@ -133,9 +166,34 @@ class _Strays(LocalWorker):
 
 def test_truth_names_the_rank_that_drifted() -> None:
     model = nn.Linear(3, 3)
-    check_truth(LocalWorker(), model, step=1)
-    with pytest.raises(TrainError, match=r"after step 5 the weights of rank 2 differ"):
-        check_truth(_Strays(), model, step=5)
+    check_truth(LocalWorker(), model, Seen(), step=1)
+    with pytest.raises(
+        TrainError, match=r"after step 5 the weights of rank 2 differ from those of rank 0, first in 'w"
+    ):
+        check_truth(_Strays(), model, Seen(), step=5)
+
+
+def test_the_odd_ranks_are_those_outside_the_majority() -> None:
+    assert odd_ranks([1.0, 1.0, 1.0]) == []
+    assert odd_ranks([2.0, 1.0, 1.0]) == [0]
+    assert odd_ranks([1.0, 2.0]) == [1]
+
+
+def test_truth_misses_no_example_and_sees_one_that_came_twice() -> None:
+    ids = np.array([3, 2**63 + 5, 9], np.uint64)
+    model, seen = nn.Linear(3, 3), Seen()
+    seen.expect(ids)
+    seen.add(ids[:1])
+    seen.add(ids[1:])
+    check_truth(LocalWorker(), model, seen, step=1)
+    seen.expect(ids)
+    seen.add(ids[:2])
+    with pytest.raises(TrainError, match=r"saw 2 examples instead of the 3 of the plan .* \(rank 0 2\)"):
+        check_truth(LocalWorker(), model, seen, step=2)
+    seen.expect(ids)
+    seen.add(ids[[0, 0, 1]])
+    with pytest.raises(TrainError, match=r"saw other examples than the 3 of the plan"):
+        check_truth(LocalWorker(), model, seen, step=3)
 
 
 def test_checksum_sees_one_changed_bit() -> None:

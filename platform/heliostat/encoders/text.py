@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 _PRESET_DROPOUT = 0.1
 _PREFIX = "transformer."
 """Where the transformer stands in the module; on disk its weights have the names that transformers gives them."""
+_LAYER = re.compile(r"\.layers?\.(\d+)\.")
 
 
 class TextEncoder(Encoder):
@@ -214,6 +216,11 @@ class TextEncoder(Encoder):
 
             module.adapter = adapt(module.transformer, self.config.adapter, self._base or Base.of(address))
         return module
+
+    def depth_of(self, parameter: str) -> int | None:
+        """0 for embeddings, k for the k-th layer, by the names that transformers gives them."""
+        layer = _LAYER.search(parameter)
+        return int(layer[1]) + 1 if layer else 0 if ".embeddings" in parameter else None
 
     def save_weights(self, module: nn.Module, folder: Path, weights: Mapping[str, Tensor]) -> None:
         """Write `weights` to `folder/model.safetensors`, named as AutoModel names them.

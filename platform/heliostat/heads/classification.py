@@ -6,15 +6,16 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from heliostat.batch import Batch, Encoded
-from heliostat.component import Row, Settings, closest
+from heliostat.component import Row, Settings, closest, no_effect
 from heliostat.errors import DataError
 from heliostat.features import FeatureSpec, PooledFeatures
+from heliostat.heads.decision import Decision, fit_decision
 from heliostat.plugin import Metric, Record, Tally, TaskHead
 
 if TYPE_CHECKING:
@@ -45,7 +46,22 @@ class Classification(TaskHead):
         dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
         class_weights: Literal["none", "balanced", "sqrt"] = "none"
         """Weight of a class in the loss: 1, the inverse of its share, or that inverse's root (mean 1 over examples)."""
+        loss: Literal["cross_entropy", "focal"] = "cross_entropy"
+        """Focal: examples that are answered well count less (Lin et al. 2017)."""
+        gamma: Annotated[float, Field(gt=0.0)] | None = None
+        """How much less: each example weighs (1 - its probability) ** gamma. Of the focal loss; None takes 2."""
         label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+        """Share of the target that is spread over all classes. Of the cross entropy."""
+        decide: Literal["most_probable", "macro_f1"] = "most_probable"
+        """Answer with the most probable class, or weigh the classes as serves the macro-F1 on the valid split."""
+
+        @model_validator(mode="after")
+        def _each_loss_has_its_own(self) -> Self:
+            if self.gamma is not None and self.loss != "focal":
+                raise no_effect("gamma", f"loss: {self.loss}", "take loss: focal")
+            if self.label_smoothing and self.loss == "focal":
+                raise no_effect("label_smoothing", "loss: focal", "take loss: cross_entropy")
+            return self
 
     needs: ClassVar[type[PooledFeatures]] = PooledFeatures
     takes: ClassVar[type[Record]] = Text
@@ -58,6 +74,7 @@ class Classification(TaskHead):
         super().__init__(config)
         self.labels: tuple[str, ...] = self.config.labels or ()
         self.label_weights: tuple[float, ...] = ()
+        self.decision: Decision | None = None
 
     def fit(self, examples: Iterable[Row]) -> None:
         """Collect the labels and their weights. Raises DataError when there are fewer than two classes."""
@@ -83,13 +100,15 @@ class Classification(TaskHead):
 
     def save(self, folder: Path) -> None:
         """Write the labels and their weights."""
-        fitted = {"labels": self.labels, "label_weights": self.label_weights}
+        fitted = {"labels": self.labels, "label_weights": self.label_weights, "decision": self.decision}
         (folder / "labels.json").write_text(json.dumps(fitted, ensure_ascii=False, indent=1), encoding="utf-8")
 
     def load(self, folder: Path) -> None:
         """Read the labels and their weights."""
         fitted = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
         self.labels, self.label_weights = tuple(fitted["labels"]), tuple(fitted["label_weights"])
+        decision = fitted["decision"]
+        self.decision = Decision(tuple(decision[0]), float(decision[1])) if decision else None
 
     def encode(self, examples: Sequence[Row], spec: FeatureSpec) -> list[Encoded]:
         """The index of each label. Raises DataError for a label that is none of the classes."""
@@ -111,7 +130,13 @@ class Classification(TaskHead):
         from heliostat.heads.classification_module import ClassificationModule
 
         return ClassificationModule(
-            spec.dim, self.labels, self.label_weights, self.config.dropout, self.config.label_smoothing
+            spec.dim,
+            self.labels,
+            self.label_weights,
+            dropout=self.config.dropout,
+            label_smoothing=self.config.label_smoothing,
+            gamma=(self.config.gamma or 2.0) if self.config.loss == "focal" else 0.0,
+            decision=self.decision,
         )
 
     def tally(self, batch: Batch, predictions: Sequence[Row]) -> Tally:
@@ -128,6 +153,16 @@ class Classification(TaskHead):
         hits = np.diag(confusion)
         f1 = 2 * hits / np.maximum(confusion.sum(0) + confusion.sum(1), 1.0)
         return {"accuracy": float(hits.sum() / max(1.0, confusion.sum())), "macro_f1": float(f1.mean())}
+
+    def calibrate(self, examples: Sequence[Row], predictions: Sequence[Row]) -> bool:
+        """Fit the decision, where `decide` asks for one."""
+        if self.config.decide == "most_probable":
+            return False
+        index = {label: place for place, label in enumerate(self.labels)}
+        probabilities = np.array([[row["probabilities"][label] for label in self.labels] for row in predictions])
+        targets = np.array([index[example["label"]] for example in examples], dtype=np.int64)
+        self.decision = fit_decision(probabilities, targets)
+        return True
 
     def metrics(self) -> dict[str, Metric]:
         """Accuracy, macro-F1, precision and recall by class, AUC and calibration error."""

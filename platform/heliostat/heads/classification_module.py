@@ -11,37 +11,52 @@ from torch import Tensor, nn
 from heliostat.batch import Batch
 from heliostat.component import Row
 from heliostat.features import PooledFeatures
+from heliostat.heads.decision import Decision
 
 
 class ClassificationModule(nn.Module):
     """Dropout and one linear layer from the pooled features to the logits of the classes."""
 
     def __init__(
-        self, dim: int, labels: Sequence[str], label_weights: Sequence[float], dropout: float, label_smoothing: float
+        self,
+        dim: int,
+        labels: Sequence[str],
+        label_weights: Sequence[float],
+        *,
+        dropout: float,
+        label_smoothing: float,
+        gamma: float,
+        decision: Decision | None,
     ) -> None:
         super().__init__()
         self.labels = tuple(labels)
         self.label_smoothing = label_smoothing
+        self.gamma = gamma
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(dim, len(labels))
         nn.init.normal_(self.linear.weight, std=0.02)
         nn.init.zeros_(self.linear.bias)
         self.register_buffer("label_weights", torch.tensor(label_weights), persistent=False)
+        offsets, self.temperature = decision or ([0.0] * len(labels), 1.0)
+        self.register_buffer("offsets", torch.tensor(offsets), persistent=False)
 
     def logits(self, features: PooledFeatures) -> Tensor:
         """[examples, classes], in fp32."""
         return self.linear(self.dropout(features.pooled)).float()  # type: ignore[no-any-return]
 
     def loss(self, features: PooledFeatures, batch: Batch) -> dict[str, Tensor]:
-        """Weighted, smoothed cross entropy, summed over the examples."""
+        """Weighted cross entropy, smoothed or focal, summed over the examples."""
         weights = self.get_buffer("label_weights")
         targets = batch.dense("target")
         each = F.cross_entropy(self.logits(features), targets, reduction="none", label_smoothing=self.label_smoothing)
+        if self.gamma:  # without smoothing, `each` is -log of the probability of the right class
+            each = (1.0 - (-each).exp()).clamp(min=1e-6) ** self.gamma * each
         return {"loss": (each * weights[targets]).sum()}
 
     def predict(self, features: PooledFeatures, batch: Batch) -> list[Row]:
         """The most probable label and the probability of each."""
-        probabilities = self.logits(features).softmax(-1).tolist()
+        scores = self.logits(features).log_softmax(-1) + self.get_buffer("offsets")
+        probabilities = (scores / self.temperature).softmax(-1).tolist()
         return [
             {
                 "label": self.labels[max(range(len(row)), key=row.__getitem__)],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from heliostat.run.components import AdapterSpec, BaselineSpec, ComponentSpec, EncoderSpec, HeadSpec
 from heliostat.run.file import check, load, locate, nested, read, runs
+from heliostat.run.optimizers import AdamW, Muon, OptimizerSettings, RmsProp, Sgd
 from heliostat.run.settings import (
     DataSettings,
     EvaluateSettings,
@@ -21,6 +22,7 @@ from heliostat.run.splits import ColumnSplit, HashSplit, LastSplit, SplitSetting
 from heliostat.run.text import render
 
 __all__ = [
+    "AdamW",
     "AdapterSpec",
     "BaselineSpec",
     "ColumnSplit",
@@ -31,9 +33,13 @@ __all__ = [
     "HashSplit",
     "HeadSpec",
     "LastSplit",
+    "Muon",
+    "OptimizerSettings",
     "Parts",
+    "RmsProp",
     "Run",
     "ScalingSettings",
+    "Sgd",
     "SplitSettings",
     "TimeSplit",
     "TrainSettings",

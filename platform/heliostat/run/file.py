@@ -127,7 +127,7 @@ def _place(node: Any, path: list[str], value: Any, above: str) -> Problem | None
     below = node.get(first)
     if below is None:
         below = {}
-    elif isinstance(below, str) and first in ("adapter", "encoder", "head"):
+    elif isinstance(below, str) and first in ("adapter", "encoder", "head", "optimizer"):
         below = {"type": below}  # `head: core.regression` is short for `head: {type: core.regression}`
     node[first] = below
     return _place(below, rest, value, f"{above}.{first}" if above else first)

@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import Field, WrapValidator, model_validator
 from pydantic_core import PydanticCustomError
 
-from heliostat.component import Name, Settings
+from heliostat.component import Name, Settings, no_effect
 from heliostat.plugin import DataAdapter, Encoder, TaskHead
 from heliostat.registry import find
 from heliostat.run.components import AdapterSpec, BaselineSpec, EncoderSpec, HeadSpec
+from heliostat.run.optimizers import AdamW, OptimizerSettings
 from heliostat.run.splits import Fraction, HashSplit, SplitSettings
 
 Positive = Annotated[float, Field(gt=0.0)]
@@ -41,13 +42,17 @@ class TrainSettings(Settings):
     """Optimiser updates after which training ends, whatever `epochs` says."""
     lr: Positive = 5e-4
     """Peak learning rate."""
-    schedule: Literal["constant", "linear", "cosine"] = "linear"
-    """How the learning rate falls after the warm-up."""
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Factor on the learning rate for each layer further from the head; 1 gives all layers the same."""
+    optimizer: OptimizerSettings = AdamW()
+    schedule: Literal["constant", "linear", "cosine", "wsd"] = "linear"
+    """How the learning rate falls after the warm-up; `wsd` stays at the peak until the last `decay` of the training."""
+    decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Share of the training over which `wsd` falls to 0; None takes 0.2."""
     warmup: Fraction = 0.06
     """Share of the training over which the learning rate rises from 0."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
-    """AdamW's decoupled decay; biases, norms and other vectors are exempt."""
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """Of matrices; biases, norms and other vectors are exempt. Decoupled in adamw and muon, L2 in sgd and rmsprop."""
     clip_norm: Positive | None = 1.0
     """The gradient's norm is cut to this; None leaves it."""
     tokens_per_batch: Count = 8192
@@ -61,21 +66,39 @@ class TrainSettings(Settings):
     """Number format of the matrix products; weights and optimiser stay fp32."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 7
     ema: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
-    """Decay of the moving average of weights that is evaluated and kept; None keeps the weights themselves."""
+    """Decay of the moving average of weights that is evaluated and kept; None keeps the weights themselves.
+
+    Under an average each validation scores both: the average as `valid/...`, the weights themselves as `valid_raw/...`.
+    """
     evaluations_per_epoch: Count = 1
     """Validations, each followed by a checkpoint, in one pass over the train split."""
     patience: Count | None = None
     """Validations without a better score after which training ends; None never ends early."""
     select: str | None = None
     """The validation score that chooses the best checkpoint; None takes the head's."""
-    on_nan: Literal["stop", "skip"] = "stop"
-    """What a loss or gradient that is not finite does: end the run, or leave that update out."""
+    on_nan: Literal["stop", "skip", "rollback"] = "stop"
+    """What a gradient that is not finite does: end the run, leave that update out, or go back to the last checkpoint
+    and leave out every batch from there up to the one that failed."""
+    check_every: Count | None = 100
+    """Updates between two proofs that all workers hold the same weights and saw each example once; one follows the
+    first update and each comes before a validation, too. None proves nothing."""
     log_every: Count = 10
     """Updates between two rows of the journal."""
     checkpoint_every: Count | None = None
     """Updates between checkpoints, beside those that follow a validation."""
     keep_checkpoints: Count = 2
     """Newest checkpoints that are kept beside the best one."""
+    trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ("tensorboard",)
+    """Who is told the curves beside `metrics.jsonl`; mlflow and wandb are extras: pip install heliostat[mlflow]."""
+
+    @model_validator(mode="after")
+    def _decay_belongs_to_wsd(self) -> Self:
+        if self.decay is not None and self.schedule != "wsd":
+            raise no_effect("decay", f"schedule: {self.schedule}", "take schedule: wsd")
+        if self.schedule == "wsd" and self.warmup + (self.decay or 0.2) > 1.0:
+            rule = "warmup + decay must not be more than 1."
+            raise PydanticCustomError("shares", "{sentence}", {"sentence": rule})
+        return self
 
 
 def _workers(data: Any) -> int | tuple[int, int]:
@@ -164,6 +187,17 @@ class Run(Settings):
                 "adalora",
                 "encoder.adapter of type adalora compares whole matrices and cannot be trained with "
                 "scaling.strategy=fsdp. Take strategy: ddp, or type: lora.",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _layers_have_a_depth(self) -> Self:
+        encoder = find(self.encoder.type, Encoder)  # type: ignore[type-abstract]
+        if self.train.layer_decay < 1.0 and encoder.depth_of is Encoder.depth_of:
+            raise PydanticCustomError(
+                "no_effect",
+                "train.layer_decay has no effect with {encoder}, which tells no depth of its layers. Leave it out.",
+                {"encoder": self.encoder.type},
             )
         return self
 

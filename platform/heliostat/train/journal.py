@@ -1,4 +1,4 @@
-"""What a training says about itself: `metrics.jsonl` for the report and the progress bar, TensorBoard for people."""
+"""What a training says about itself: `metrics.jsonl` for the report and the progress bar, trackers for people."""
 
 from __future__ import annotations
 
@@ -7,49 +7,58 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from heliostat.run import Run
+from heliostat.train.tracking import Tracker, build_trackers
+
 
 class Journal:
-    """Writes rows of metrics, keyed by step; only rank 0 has one that writes."""
+    """Writes rows of metrics, keyed by step; only rank 0 has one that writes. Without a run it tells no tracker."""
 
-    def __init__(self, folder: Path, *, is_writer: bool) -> None:
+    def __init__(self, folder: Path, run: Run | None = None, *, is_writer: bool) -> None:
         self.folder = folder
+        self.run = run
         self.is_writer = is_writer
+        self._trackers: list[Tracker] = []
         self._file: Any = None
-        self._board: Any = None
 
     def open(self, step: int) -> None:
-        """Start writing after `step`: rows beyond it, left by a process that died, are dropped."""
+        """Start writing after `step`: rows beyond it, left by a process that died or rolled back, are dropped.
+
+        Raises TrainError when a tracker is not installed.
+        """
         if not self.is_writer:
             return
+        self.close()
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "metrics.jsonl"
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= step]
         path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         self._file = path.open("a", encoding="utf-8", buffering=1)
+        if self.run is not None:
+            self._trackers = build_trackers(self.run.train.trackers)
+            for tracker in self._trackers:
+                tracker.open(self.folder, self.run, step)
 
     def write(self, row: Mapping[str, float | int]) -> None:
         """Add one row; it has a `step`."""
         if not self.is_writer:
             return
         self._file.write(json.dumps({key: _rounded(value) for key, value in row.items()}) + "\n")
-        board = self._tensorboard()
-        for key, value in row.items():
-            if key not in {"step", "epoch", "progress"}:
-                board.add_scalar(key if "/" in key else f"train/{key}", value, row["step"])
+        values = {
+            key if "/" in key else f"train/{key}": float(value)
+            for key, value in row.items()
+            if key not in {"step", "epoch", "progress"}
+        }
+        for tracker in self._trackers:
+            tracker.log(int(row["step"]), values)
 
     def close(self) -> None:
         """Flush everything."""
         if self._file:
             self._file.close()
-        if self._board:
-            self._board.close()
-
-    def _tensorboard(self) -> Any:
-        if self._board is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._board = SummaryWriter(str(self.folder / "tensorboard"))  # type: ignore[no-untyped-call]
-        return self._board
+            self._file = None
+        while self._trackers:
+            self._trackers.pop().close()
 
 
 def _lines(path: Path) -> list[str]:

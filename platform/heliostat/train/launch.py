@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from heliostat.errors import Stopped, TrainError
 from heliostat.run import Run, check
 from heliostat.train import run_folder, torchrun
 from heliostat.train.signals import Wish, stop_signals
+from heliostat.train.tracking import require_trackers
 
 
 class Watcher:
@@ -32,7 +33,7 @@ class TrainResult(NamedTuple):
     run_id: str
     folder: Path
     checkpoint: Path
-    """The checkpoint with the best validation."""
+    """The checkpoint with the best validation, its head's decision fitted on the valid split."""
     prepared: Path
     steps: int
     seconds: float
@@ -56,16 +57,17 @@ def train(
     started = time.monotonic()
     here = torchrun.place()
     if here is not None:
+        asked = run
         with torchrun.joined(here) as group:
-            folder, prepared = _train_together(group, run, resume, run_id, scaling, watcher or Watcher())
-        return _result(folder, prepared, time.monotonic() - started)
+            return _train_together(group, lambda: _open(asked, resume, run_id, scaling), watcher or Watcher())
     run, folder = _open(run, resume, run_id, scaling)
     with run_folder.locked(folder), stop_signals(lambda: run_folder.ask_to_stop(folder)) as wish:
         try:
             prepared = _train(run, folder, watcher or Watcher())
+            model, steps = _finished(folder, prepared)
         except Stopped as stopped:
             raise _with_way_on(stopped, folder, wish) from None
-    return _result(folder, prepared, time.monotonic() - started)
+    return TrainResult(folder.name, folder, model, prepared, steps, time.monotonic() - started)
 
 
 def _open(
@@ -75,38 +77,33 @@ def _open(
         return run_folder.reopen(resume, scaling)
     if run is None:
         raise TrainError("there is nothing to train: name a run, or continue one with --resume ID.")
+    require_trackers(run.train.trackers)
     return run, run_folder.create(run, run_id)
 
 
-def _train_together(
-    group: torchrun.Group,
-    run: Run | None,
-    resume: str | None,
-    run_id: str | None,
-    scaling: Mapping[str, Any] | None,
-    watcher: Watcher,
-) -> tuple[Path, Path]:
-    """The training of all processes of torchrun, of which this is one: its folder, and that of the prepared data."""
+def _train_together(group: torchrun.Group, first: Callable[[], tuple[Run, Path]], watcher: Watcher) -> TrainResult:
+    """The training of all processes of torchrun, of which this is one. The first of them opens the run."""
+    started = time.monotonic()
     with ExitStack() as stack:
 
         def opened() -> tuple[Any, str]:
-            if run is not None:
-                torchrun.check_world_size(run, group.here)
             again = torchrun.claimed(run_folder.runs_folder()) if group.here.restarts else None
-            checked, folder = _open(run, resume or again, run_id, scaling)
+            run, folder = run_folder.reopen(again) if again else first()
+            torchrun.check_world_size(run, group.here)
             stack.enter_context(run_folder.locked(folder))
             torchrun.claim(folder)
-            return checked.dump(), str(folder)
+            return run.dump(), str(folder)
 
         values, path = group.agree(opened)
-        checked, folder = check(values), Path(path)
+        run, folder = check(values), Path(path)
         wish = stack.enter_context(stop_signals(lambda: run_folder.ask_to_stop(folder), under_launcher=True))
         try:
-            prepared = Path(group.agree(lambda: str(_prepare(checked, folder, watcher))))
-            _train_in(group, checked, prepared, folder, watcher)
+            prepared = Path(group.agree(lambda: str(_prepare(run, folder, watcher))))
+            _train_in(group, run, prepared, folder, watcher)
+            model, steps = group.agree(lambda: _finished(folder, prepared))
         except Stopped as stopped:
             raise _with_way_on(stopped, folder, wish) from None
-    return folder, prepared
+    return TrainResult(folder.name, folder, model, prepared, steps, time.monotonic() - started)
 
 
 def _train_in(group: torchrun.Group, run: Run, prepared: Path, folder: Path, watcher: Watcher) -> None:
@@ -124,7 +121,6 @@ def _train_in(group: torchrun.Group, run: Run, prepared: Path, folder: Path, wat
     outcome = fit(run, Prepared.open(prepared), worker, folder)
     if worker.rank == 0:
         (folder / "outcome.json").write_text(json.dumps(outcome._asdict()), encoding="utf-8")
-    group.agree(lambda: None)  # the others read what the first has written
 
 
 def _prepare(run: Run, folder: Path, watcher: Watcher) -> Path:
@@ -170,11 +166,14 @@ def _with_way_on(stopped: Stopped, folder: Path, wish: Wish) -> Stopped:
     return Stopped(message, exit_code=wish.exit_code)
 
 
-def _result(folder: Path, prepared: Path, seconds: float) -> TrainResult:
+def _finished(folder: Path, prepared: Path) -> tuple[Path, int]:
+    """The checkpoint to evaluate and to serve, and the updates that were made."""
+    from heliostat.data.prepared import Prepared
+    from heliostat.train.finish import finished_model
+
     path = folder / "outcome.json"
     if not path.exists():
         raise TrainError(f"the run '{folder.name}' ended without a result. See {folder / 'ray.log'}.")
     outcome = json.loads(path.read_text(encoding="utf-8"))
     best = checkpoint.step_folder(folder / "checkpoints", int(outcome["best"][0]))
-    checkpoint.verify(best)
-    return TrainResult(folder.name, folder, best, prepared, int(outcome["step"]), seconds)
+    return finished_model(folder, best, Prepared.open(prepared)), int(outcome["step"])

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,12 +17,11 @@ from heliostat.data.plan import Rows
 from heliostat.data.prepared import Prepared
 from heliostat.errors import Stopped, TrainError
 from heliostat.run import Run
-from heliostat.train.policy import Stop, Validation, after_validation, best
-from heliostat.train.progress import Position, Timetable
-from heliostat.train.schedule import lr_factor
+from heliostat.train.policy import LeaveOut, RollBack, Stop, Validation, after_nan, after_validation, best
+from heliostat.train.progress import START, Position, Timetable
+from heliostat.train.schedule import lr_at
 from heliostat.train.trainee import Trainee
 from heliostat.train.truth import check_truth
-from heliostat.train.update import Update
 from heliostat.train.update import update as make_update
 from heliostat.train.worker import Worker
 
@@ -56,32 +56,53 @@ def fit(run: Run, prepared: Prepared, worker: Worker, folder: Path) -> Outcome:
 
 def _train(trainee: Trainee) -> tuple[str, list[Validation]]:
     """Make every update that is left. Returns why training ended early, if it did, and all validations."""
-    run, worker = trainee.run, trainee.worker
-    timetable = Timetable.of(run.train, trainee.plan)
-    start, history = trainee.restore()
-    if trainee.ranks:
-        trainee.ranks.begin(timetable.num_steps)
-    trainee.journal.open(start.step)
-    decision = after_validation(history, run.train.patience)
+    timetable = Timetable.of(trainee.run.train, trainee.plan)
+    failed, back_to, rollbacks = None, None, Counter[int]()
+    while True:
+        start, history = trainee.restore(back_to)
+        if trainee.ranks:
+            trainee.ranks.begin(timetable.num_steps)
+        if failed is not None and back_to is not None:
+            trainee.left_out |= set(range(max(start.step, back_to), failed.step + 1))
+        elif trainee.run.train.on_nan == "rollback" and start == START:
+            trainee.save(start, history)  # something to go back to
+        trainee.journal.open(start.step)
+        ended = _train_from(trainee, timetable, start, history, rollbacks)
+        if not isinstance(ended, Position):
+            return ended
+        failed, back_to = ended, timetable.saved_before(ended)
+        rollbacks[back_to] += 1
+        trainee.settle()
+
+
+def _train_from(
+    trainee: Trainee, timetable: Timetable, start: Position, history: list[Validation], rollbacks: Mapping[int, int]
+) -> tuple[str, list[Validation]] | Position:
+    """Make the updates from `start` to the end, or up to the one that demands a rollback: then its position."""
+    settings = trainee.run.train
+    decision = after_validation(history, settings.patience)
     if isinstance(decision, Stop):  # it had come to its end before it was resumed
         return decision.reason, history
     for position, rows in _global_batches(trainee, timetable, start):
-        lr = run.train.lr * lr_factor(timetable.progress(position), run.train.warmup, run.train.schedule)
-        update = make_update(trainee, rows, position, lr)
-        _refuse_nan(run, update, position)
-        after = timetable.next(position)
+        lr, after = lr_at(timetable.progress(position), settings), timetable.next(position)
+        update = None if position.step in trainee.left_out else make_update(trainee, rows, position, lr)
+        if update and not math.isfinite(update.grad_norm):
+            if isinstance(_judge_nan(trainee, position, rollbacks[timetable.saved_before(position)]), RollBack):
+                return position
+            trainee.left_out.add(position.step)
         trainee.log(update, after, lr, timetable.num_steps)
-        if after.step == 1 or timetable.validates(after):
-            check_truth(worker, trainee.model, after.step)
+        if timetable.proves(after):
+            check_truth(trainee.worker, trainee.model, trainee.seen, after.step)
+        stop = update is not None and update.stop
         if timetable.validates(after):
             history = [*history, trainee.validate(after)]
             trainee.save(after, history)
-            decision = after_validation(history, run.train.patience)
+            decision = after_validation(history, settings.patience)
             if isinstance(decision, Stop):
                 return decision.reason, history
-        elif update.stop or timetable.checkpoints(after):
+        elif stop or timetable.checkpoints(after):
             trainee.save(after, history)
-        if update.stop:
+        if stop:
             raise Stopped(f"stopped after step {after.step}; its checkpoint is kept.")
     return "", history
 
@@ -97,9 +118,18 @@ def _global_batches(trainee: Trainee, timetable: Timetable, start: Position) -> 
                 break
 
 
-def _refuse_nan(run: Run, update: Update, position: Position) -> None:
-    if not math.isfinite(update.grad_norm) and run.train.on_nan == "stop":
-        raise TrainError(
-            f"the gradient is not finite at step {position.step + 1}: lower train.lr ({run.train.lr}), set "
-            "train.clip_norm, or leave such updates out with train.on_nan=skip. The last checkpoint is kept."
-        )
+def _judge_nan(trainee: Trainee, position: Position, rollbacks: int) -> LeaveOut | RollBack:
+    """What the policy says about a gradient that is not finite. Raises TrainError when it says stop."""
+    settings = trainee.run.train
+    decision = after_nan(settings.on_nan, trainee.left_out, position.step, rollbacks)
+    if not isinstance(decision, Stop):
+        return decision
+    way_out = (
+        "or leave such updates out with train.on_nan=skip (rollback goes back to the last checkpoint, too)"
+        if settings.on_nan == "stop"
+        else f"as train.on_nan={settings.on_nan} {decision.reason}"
+    )
+    raise TrainError(
+        f"the gradient is not finite at step {position.step + 1}: lower train.lr ({settings.lr}), set "
+        f"train.clip_norm, {way_out}. The last checkpoint is kept."
+    )

@@ -27,6 +27,7 @@ class Timetable(NamedTuple):
     num_steps: int
     evaluations_per_epoch: int
     checkpoint_every: int | None
+    check_every: int | None = None
 
     @classmethod
     def of(cls, settings: TrainSettings, plan: BatchPlan) -> Timetable:
@@ -36,7 +37,8 @@ class Timetable(NamedTuple):
         last_share = settings.epochs - (epochs - 1)
         num_steps = sum(steps[:-1]) + max(1, round(steps[-1] * last_share))
         num_steps = min(num_steps, settings.max_steps or num_steps)
-        return cls(tuple(steps), num_steps, settings.evaluations_per_epoch, settings.checkpoint_every)
+        parts, every = settings.evaluations_per_epoch, settings.checkpoint_every
+        return cls(tuple(steps), num_steps, parts, every, settings.check_every)
 
     def progress(self, position: Position) -> float:
         """The share of the training done when the update at `position` is made: its middle, so never 0 or 1."""
@@ -59,3 +61,21 @@ class Timetable(NamedTuple):
     def checkpoints(self, after: Position) -> bool:
         """Whether a checkpoint is due at `after` beside those that follow a validation."""
         return self.checkpoint_every is not None and after.step % self.checkpoint_every == 0
+
+    def saved_before(self, position: Position) -> int:
+        """The step of the last checkpoint that is due before the update at `position`; 0 is the start.
+
+        It counts none that a stop or a restart brought, so that a run which was stopped goes back as far as one that
+        was not.
+        """
+        for back in range(position.batch):
+            earlier = Position(position.step - back, position.epoch, position.batch - back)
+            if self.validates(earlier) or self.checkpoints(earlier):
+                return earlier.step
+        return position.step - position.batch
+
+    def proves(self, after: Position) -> bool:
+        """Whether the workers compare themselves at `after`: at first, at equal steps, and before each validation."""
+        if self.check_every is None:
+            return False
+        return after.step == 1 or after.step % self.check_every == 0 or self.validates(after)

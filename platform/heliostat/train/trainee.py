@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from heliostat.data.shards import Shards
 from heliostat.encoders.adapted import Adapted
 from heliostat.encoders.base import Base
 from heliostat.encoders.ranks import RankSchedule
+from heliostat.errors import TrainError
 from heliostat.features import FeatureSpec
 from heliostat.model import Model, build_model
 from heliostat.run import Parts, Run
@@ -29,9 +31,11 @@ from heliostat.train.policy import Validation, best
 from heliostat.train.progress import START, Position
 from heliostat.train.saver import Saver
 from heliostat.train.sharded import Whole
+from heliostat.train.tracking import require_trackers
+from heliostat.train.truth import Seen
 from heliostat.train.update import Update
 from heliostat.train.validate import validate
-from heliostat.train.worker import Worker, state_of_effect
+from heliostat.train.worker import Worker, memory_mb, state_of_effect
 
 
 @dataclass
@@ -50,19 +54,23 @@ class Trainee:
     whole: Whole
     """The model in one piece."""
     wrapped: nn.Module
-    optimizer: torch.optim.AdamW
+    optimizer: torch.optim.Optimizer
     average: MovingAverage | None
     journal: Journal
     saver: Saver
     position: Position = START
     pending: list[Update] = field(default_factory=list)
     """Updates since the last row of the journal."""
+    seen: Seen = field(default_factory=Seen)
+    left_out: set[int] = field(default_factory=set)
+    """Updates that were not made, or will not be, because a gradient was not finite (`train.on_nan`)."""
     since: float = field(default_factory=time.monotonic)
 
     @classmethod
     def build(cls, run: Run, prepared: Prepared, worker: Worker, folder: Path) -> Trainee:
         """A fresh trainee; the same weights on every worker, from the run's seed."""
         parts, settings = prepared.parts(run), run.train
+        require_trackers(settings.trackers)
         torch.manual_seed(settings.seed)
         model = build_model(parts.encoder, parts.head)
         if settings.activation_checkpointing:
@@ -82,9 +90,9 @@ class Trainee:
             model=model,
             whole=whole,
             wrapped=wrapped,
-            optimizer=build_optimizer(model, settings),
+            optimizer=build_optimizer(model, settings, parts.encoder.depth_of),
             average=MovingAverage(model, settings.ema) if settings.ema else None,
-            journal=Journal(folder, is_writer=worker.rank == 0),
+            journal=Journal(folder, run, is_writer=worker.rank == 0),
             saver=Saver(folder / "checkpoints", settings.keep_checkpoints, is_writer=worker.rank == 0),
         )
 
@@ -98,9 +106,14 @@ class Trainee:
         """What gives out AdaLoRA's ranks; None without."""
         return self.adapter.ranks if self.adapter else None
 
-    def restore(self) -> tuple[Position, list[Validation]]:
-        """Go on from the newest whole checkpoint of the run, if there is one: where it stood and its validations."""
-        path = checkpoint.newest(self.folder / "checkpoints")
+    def restore(self, at_most: int | None = None) -> tuple[Position, list[Validation]]:
+        """Go on from the newest whole checkpoint of the run, if there is one: where it stood and its validations.
+
+        A rollback names the step that it goes back to with `at_most`.
+        """
+        self.pending, self.since = [], time.monotonic()
+        self.seen.clear()
+        path = checkpoint.newest(self.folder / "checkpoints", at_most=at_most)
         if path is None:
             return self.position, []
         state = checkpoint.load_state(path)
@@ -116,6 +129,7 @@ class Trainee:
             self.whole.put(state.weights)
         load_optimizer_tensors(self.optimizer, self.model, state.optimizer)
         self.position = Position(*state.trainer["position"])
+        self.left_out |= set(state.trainer.get("left_out", ()))
         return self.position, [Validation(*row) for row in state.trainer["history"]]
 
     def _restore_adapter(self, adapter: Adapted, path: Path, state: checkpoint.TrainingState) -> None:
@@ -135,30 +149,48 @@ class Trainee:
         ranks = self.ranks.state() if self.ranks else {}
         return {**weights, **{f"ranks/{name}": tensor for name, tensor in ranks.items()}}
 
-    def log(self, update: Update, after: Position, lr: float, num_steps: int) -> None:
-        """Write a row to the journal each `train.log_every` updates: sums over them, never means of means."""
+    def log(self, update: Update | None, after: Position, lr: float, num_steps: int) -> None:
+        """Write a row to the journal each `train.log_every` updates: sums over them, never means of means.
+
+        `update` is None, or not finite, for one that was left out: it counts in no sum.
+        """
         self.position = after
-        self.pending.append(update)
-        if after.step % self.run.train.log_every and after.step not in {1, num_steps}:
+        if update and math.isfinite(update.grad_norm):
+            self.pending.append(update)
+        is_due = after.step % self.run.train.log_every == 0 or after.step in {1, num_steps}
+        if not is_due or not self.pending:
             return
-        mine = {name: np.array(sum(each.sums[name] for each in self.pending)) for name in update.sums}
-        sums = self.worker.add_up(mine)
-        counts = {name: sum(each.counts[name] for each in self.pending) for name in update.counts}
+        last = self.pending[-1]
+        sums = self.worker.add_up({name: np.array(sum(each.sums[name] for each in self.pending)) for name in last.sums})
+        counts = {name: sum(each.counts[name] for each in self.pending) for name in last.counts}
         losses = {name: float(sums[name]) / max(counts[name], 1e-9) for name in sums}
         now = time.monotonic()
         tokens = sum(each.tokens for each in self.pending)
-        row = {**losses, "lr": lr, "grad_norm": update.grad_norm, "tokens_per_s": tokens / max(1e-9, now - self.since)}
+        row = {**losses, "lr": lr, "grad_norm": last.grad_norm, "tokens_per_s": tokens / max(1e-9, now - self.since)}
+        row |= {"memory_mb": memory_mb(self.worker.device)}
+        if self.left_out:
+            row["left_out"] = sum(step < after.step for step in self.left_out)
         self.journal.write({"step": after.step, "epoch": after.epoch, "progress": after.step / num_steps, **row})
         self.pending, self.since = [], now
 
     def validate(self, after: Position) -> Validation:
-        """Loss and scores on the valid split, shared over the workers; by the averaged weights where there are any."""
+        """Loss and scores on the valid split, shared over the workers.
+
+        Where weights are averaged, the average is what counts (`valid/...`) and the weights themselves are scored
+        beside it (`valid_raw/...`), so that the curves say whether averaging pays.
+        """
         with self._served():
             scores = validate(self)
-        self.journal.write({"step": after.step, "epoch": after.epoch, **{f"valid/{k}": v for k, v in scores.items()}})
+        row = {f"valid/{name}": value for name, value in scores.items()}
+        if self.average:
+            row |= {f"valid_raw/{name}": value for name, value in validate(self).items()}
+        self.journal.write({"step": after.step, "epoch": after.epoch, **row})
         self.since = time.monotonic()
         name = self.run.train.select or self.parts.head.selects
-        return Validation(after.step, -scores["loss"] if name == "loss" else scores[name])
+        if name not in scores:
+            raise TrainError(f"train.select: there is no validation score '{name}'. There are: {', '.join(scores)}.")
+        is_error = name == "loss" or name.endswith("_error")
+        return Validation(after.step, -scores[name] if is_error else scores[name])
 
     def save(self, after: Position, history: list[Validation]) -> None:
         """Copy what a checkpoint holds and let a background thread write it; rank 0 writes, others go on.
@@ -173,6 +205,7 @@ class Trainee:
             "position": list(after),
             "history": [list(row) for row in history],
             "best_step": leader.step if leader else None,
+            "left_out": sorted(self.left_out),
             "in_effect": state_of_effect(self.worker, self.model, self.run.train.precision),
         }
         with self._served():
@@ -188,6 +221,11 @@ class Trainee:
         with self.whole.holding(served) as (model, device):
             model.eval()
             return golden_answers(self.parts, model, device)
+
+    def settle(self) -> None:
+        """Return when the checkpoints of all workers are on the disk: every worker calls it."""
+        self.saver.wait()
+        self.worker.gather(0.0)
 
     def close(self) -> None:
         """Wait for what is still being written."""

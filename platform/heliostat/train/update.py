@@ -49,6 +49,7 @@ def update(trainee: Trainee, rows: npt.NDArray[np.int64], position: Position, lr
     trainee.model.train()
     batches, num_mine = _load(trainee, rows, Draws(trainee.run.train.seed, position.epoch))
     agreed = _agree(trainee, batches, num_mine)
+    trainee.seen.expect(trainee.train.ids[rows])
     counts = {name: float(value) for name, value in agreed.items() if not name.startswith("#")}
     sums = _backward(trainee, batches, counts, num_mine)
     if trainee.ranks:
@@ -114,6 +115,8 @@ def _backward(trainee: Trainee, batches: list[Batch], counts: dict[str, float], 
                 [terms[name] * (scale * weights.get(name, 1.0) / max(counts[name], 1e-9)) for name in terms]
             ).sum()
             total.backward()  # type: ignore[no-untyped-call]
+        if is_mine:
+            trainee.seen.add(batch.ids)
         for name, value in terms.items() if is_mine else ():
             sums[name] += float(value.detach())
     return sums

@@ -153,6 +153,15 @@ def set_threads(threads: int) -> None:
     os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
+def memory_mb(device: torch.device) -> float:
+    """Memory that this process holds, in MB of 1e6 bytes: the most so far on a GPU, what is resident now elsewhere."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    import psutil
+
+    return float(psutil.Process().memory_info().rss) / 1e6
+
+
 def state_of_effect(worker: Worker, model: nn.Module, precision: str) -> dict[str, Any]:
     """What is in effect, not what was asked for: for the log and the checkpoint."""
     trained, total = count_parameters(model)

@@ -1,0 +1,46 @@
+"""The last step of a training: the best checkpoint, with its head's decision fitted on the valid split."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from heliostat import checkpoint
+from heliostat.data.prepared import Prepared
+from heliostat.plugin import TaskHead
+from heliostat.predict import Predictor
+
+
+def finished_model(folder: Path, best: Path, prepared: Prepared) -> Path:
+    """The checkpoint to evaluate and to serve: `best` itself, or `folder/model` where its head calibrates.
+
+    `folder/model` holds the same weights, what the head has learned from its answers on the valid split, golden answers
+    made anew, and no training state.
+    """
+    predictor = Predictor.load(best)
+    head = predictor.head
+    if type(head).calibrate is TaskHead.calibrate:
+        return best
+    examples = list(prepared.examples("valid"))
+    asked = [{name: row[name] for name in head.takes.model_fields if name in row} for row in examples]
+    if not head.calibrate(examples, predictor.predict(asked)):
+        return best
+    return _written(folder / "model", best, head)
+
+
+def _written(model: Path, best: Path, head: TaskHead) -> Path:
+    shutil.rmtree(model, ignore_errors=True)
+    shutil.copytree(best, model, ignore=shutil.ignore_patterns("state", checkpoint.MANIFEST))
+    head.save(model / "head")
+    (model / "golden.jsonl").write_text("", encoding="utf-8")
+    checkpoint.seal(model, {})
+    samples = [dict(sample) for sample in head.samples]
+    answers = Predictor.load(model).predict(samples)
+    lines = [
+        json.dumps({"example": example, "prediction": answer}, ensure_ascii=False)
+        for example, answer in zip(samples, answers, strict=True)
+    ]
+    (model / "golden.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    checkpoint.seal(model, {"trainer": checkpoint.read_manifest(best).get("trainer", {})})
+    return model
