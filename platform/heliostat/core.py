@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from heliostat.adapters.columns import Columns
 from heliostat.adapters.documents import Documents
+from heliostat.baselines.frequent_tags import FrequentTagsBaseline
 from heliostat.baselines.majority import MajorityBaseline
 from heliostat.baselines.mean import MeanBaseline
 from heliostat.baselines.ridge import RidgeBaseline
@@ -12,6 +13,7 @@ from heliostat.baselines.tfidf_labels import TfidfLabelsBaseline
 from heliostat.encoders.causal_text import CausalTextEncoder
 from heliostat.encoders.seq2seq_text import Seq2SeqTextEncoder
 from heliostat.encoders.text import TextEncoder
+from heliostat.encoders.words import WordsEncoder
 from heliostat.heads.bert import Bert
 from heliostat.heads.causal_lm import CausalLM
 from heliostat.heads.classification import Classification
@@ -20,6 +22,7 @@ from heliostat.heads.masked_lm import MaskedLM
 from heliostat.heads.multilabel import MultiLabel
 from heliostat.heads.regression import Regression
 from heliostat.heads.sentences import NextSentence, SentenceOrder
+from heliostat.heads.tagging import Tagging
 from heliostat.plugin import Registry
 
 
@@ -28,6 +31,7 @@ def register(registry: Registry) -> None:
     registry.add("columns", Columns)
     registry.add("documents", Documents)
     registry.add("text", TextEncoder)
+    registry.add("words", WordsEncoder)
     registry.add("causal_text", CausalTextEncoder)
     registry.add("seq2seq_text", Seq2SeqTextEncoder)
     registry.add("classification", Classification)
@@ -39,8 +43,10 @@ def register(registry: Registry) -> None:
     registry.add("denoising", Denoising)
     registry.add("multilabel", MultiLabel)
     registry.add("regression", Regression)
+    registry.add("tagging", Tagging)
     registry.add("tfidf", TfidfBaseline)
     registry.add("tfidf_labels", TfidfLabelsBaseline)
     registry.add("ridge", RidgeBaseline)
     registry.add("mean", MeanBaseline)
     registry.add("majority", MajorityBaseline)
+    registry.add("frequent_tags", FrequentTagsBaseline)

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from heliostat.batch import Ragged
 
 
+WORD_STARTS = "word_starts"
+"""The ragged column of an encoder of words: for each word, where its first token stands in its example; -1: cut off."""
+
+
 class Vocabulary(Protocol):
     """What a head may know of an encoder's tokens."""
 

@@ -40,13 +40,14 @@ if TYPE_CHECKING:
     from heliostat.heads.classification import Classification
     from heliostat.heads.multilabel import MultiLabel
     from heliostat.heads.regression import Regression
+    from heliostat.heads.tagging import Tagging
 
 __all__ = [
     "Baseline", "Batch", "CausalFeatures", "Classification", "Column", "Component", "DataAdapter", "DataError",
     "Decoder", "Demo", "Draws", "Encoded", "Encoder", "EncoderModule", "FeatureSpec", "Features", "Field",
     "HeadModule", "HeliostatError", "MeasuringModule", "Metric", "MultiLabel", "Name", "PooledFeatures",
     "Ragged", "Record", "Registry", "Regression", "RejectedRecord", "Row", "Seq2SeqFeatures", "Settings",
-    "Tally", "TaskHead", "TokenFeatures", "Vocabulary",
+    "Tagging", "Tally", "TaskHead", "TokenFeatures", "Vocabulary",
 ]  # fmt: skip
 
 Tally = dict[str, "npt.NDArray[np.float64]"]
@@ -286,7 +287,12 @@ class Demo(Component):
         return {key: value for key, value in answer.items() if isinstance(value, (str, int, float))}
 
 
-_HEADS = {"Classification": "classification", "MultiLabel": "multilabel", "Regression": "regression"}
+_HEADS = {
+    "Classification": "classification",
+    "MultiLabel": "multilabel",
+    "Regression": "regression",
+    "Tagging": "tagging",
+}
 
 
 def __getattr__(name: str) -> Any:
