@@ -20,7 +20,7 @@ DOOR = [
     "Decoder", "Demo", "Draws", "Encoded", "Encoder", "EncoderModule", "FeatureSpec", "Features", "Field",
     "HeadModule", "HeliostatError", "MeasuringModule", "Metric", "MultiLabel", "Name", "PooledFeatures",
     "Ragged", "Record", "Registry", "Regression", "RejectedRecord", "Row", "Seq2SeqFeatures", "Settings",
-    "Tally", "TaskHead", "TokenFeatures", "Vocabulary",
+    "Tagging", "Tally", "TaskHead", "TokenFeatures", "Vocabulary",
 ]  # fmt: skip
 
 
