@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from heliostat.adapters.columns import Columns
 from heliostat.adapters.documents import Documents
+from heliostat.baselines.boosting import BoostingBaseline
 from heliostat.baselines.majority import MajorityBaseline
 from heliostat.baselines.mean import MeanBaseline
 from heliostat.baselines.ridge import RidgeBaseline
@@ -11,6 +12,7 @@ from heliostat.baselines.tfidf import TfidfBaseline
 from heliostat.baselines.tfidf_labels import TfidfLabelsBaseline
 from heliostat.encoders.causal_text import CausalTextEncoder
 from heliostat.encoders.seq2seq_text import Seq2SeqTextEncoder
+from heliostat.encoders.tabular import TabularEncoder
 from heliostat.encoders.text import TextEncoder
 from heliostat.heads.bert import Bert
 from heliostat.heads.causal_lm import CausalLM
@@ -19,6 +21,7 @@ from heliostat.heads.denoising import Denoising
 from heliostat.heads.masked_lm import MaskedLM
 from heliostat.heads.multilabel import MultiLabel
 from heliostat.heads.regression import Regression
+from heliostat.heads.risk import Risk
 from heliostat.heads.sentences import NextSentence, SentenceOrder
 from heliostat.plugin import Registry
 
@@ -30,6 +33,7 @@ def register(registry: Registry) -> None:
     registry.add("text", TextEncoder)
     registry.add("causal_text", CausalTextEncoder)
     registry.add("seq2seq_text", Seq2SeqTextEncoder)
+    registry.add("tabular", TabularEncoder)
     registry.add("classification", Classification)
     registry.add("masked_lm", MaskedLM)
     registry.add("next_sentence", NextSentence)
@@ -39,6 +43,8 @@ def register(registry: Registry) -> None:
     registry.add("denoising", Denoising)
     registry.add("multilabel", MultiLabel)
     registry.add("regression", Regression)
+    registry.add("risk", Risk)
+    registry.add("boosting", BoostingBaseline)
     registry.add("tfidf", TfidfBaseline)
     registry.add("tfidf_labels", TfidfLabelsBaseline)
     registry.add("ridge", RidgeBaseline)

@@ -26,6 +26,7 @@ from heliostat.data.sources import Source
 from heliostat.data.split import SPLITS, Split, assign, key_of
 from heliostat.data.stats import Stats
 from heliostat.data.stored import Stored, StoredWriter, num_rows, read_stored, read_values
+from heliostat.data.suspects import suspects
 from heliostat.errors import DataError, RejectedRecord
 from heliostat.plugin import Encoder, TaskHead
 from heliostat.run import Run, build
@@ -165,6 +166,8 @@ class Preparation:
         self.progress("checking", 0, None)
         fields = list(type(head).takes.model_fields)
         found = leakage({split: list(_texts(self.work / "examples" / f"{split}.parquet", fields)) for split in SPLITS})
+        train = list(read_values(self.work / "examples" / "train.parquet"))
+        found["suspects"] = [each._asdict() for each in suspects(train, head)]
         _write_json(self.work / "leakage.json", found)
         self.stats.set("records", self.num_records)
         self.stats.set("rejected", self.rejects.total)
