@@ -24,7 +24,7 @@ _MOST_ROWS = 40_000
 _MOST_CLASSES = 20
 _LEAST_OF_CLASS = 20
 _QUANTILES = 100
-_SMOOTHING = 5.0
+_SMOOTHING = 1.0
 
 Floats = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
