@@ -98,6 +98,8 @@ class Encoder(Fitted):
 
     gives: ClassVar[type[Features]] = PooledFeatures
     """The type of features its module returns."""
+    reads_rows: ClassVar[bool] = False
+    """Whether examples are rows of a table: then equal ones are searched for in two splits, and not those alike."""
 
     def fit(self, examples: Iterable[Row]) -> None:
         """Learn what encoding needs (a vocabulary, scales) from the train examples. `examples` may be iterated once."""

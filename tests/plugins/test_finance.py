@@ -74,7 +74,11 @@ def test_codes_that_mean_nothing_are_missing() -> None:
 
 @pytest.mark.parametrize(
     ("given", "reason"),
-    [({"MIS_Status": None}, "neither paid"), ({"ApprovalDate": "soon"}, "no date"), ({"ApprovalDate": None}, "no date")],
+    [
+        ({"MIS_Status": None}, "neither paid"),
+        ({"ApprovalDate": "soon"}, "no date"),
+        ({"ApprovalDate": None}, "no date"),
+    ],
 )
 def test_a_loan_without_an_end_or_a_day_is_rejected(given: dict[str, Any], reason: str) -> None:
     with pytest.raises(RejectedRecord, match=reason):

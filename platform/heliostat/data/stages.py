@@ -61,7 +61,7 @@ class Preparation:
             self._refuse_rejects(maker)
         self._refuse_empty(counts)
         shutil.rmtree(self.work / "spool")
-        self._report(parts.head, counts)
+        self._report(parts.encoder, parts.head, counts)
         return counts
 
     def _read(self, maker: ExampleMaker) -> list[Any]:
@@ -162,10 +162,12 @@ class Preparation:
                 f"every example of {empty[0]} is rejected in encoding: {top[0][0] if top else 'no reason'}."
             )
 
-    def _report(self, head: TaskHead, counts: Mapping[Split, int]) -> None:
+    def _report(self, encoder: Encoder, head: TaskHead, counts: Mapping[Split, int]) -> None:
         self.progress("checking", 0, None)
         fields = list(type(head).takes.model_fields)
-        found = leakage({split: list(_texts(self.work / "examples" / f"{split}.parquet", fields)) for split in SPLITS})
+        read = _rows if encoder.reads_rows else _texts
+        texts = {split: list(read(self.work / "examples" / f"{split}.parquet", fields)) for split in SPLITS}
+        found = leakage(texts, near=not encoder.reads_rows)
         train = list(read_values(self.work / "examples" / "train.parquet"))
         found["suspects"] = [each._asdict() for each in suspects(train, head)]
         _write_json(self.work / "leakage.json", found)
@@ -197,6 +199,14 @@ def _texts(path: Path, fields: Iterable[str]) -> Iterator[tuple[int, str]]:
         texts = [values[name] for name in fields if isinstance(values.get(name), str)]
         if texts:
             yield stored.id, "\n".join(texts)
+
+
+def _rows(path: Path, fields: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """(id, all that the head takes as one text) of each example."""
+    names = list(fields)
+    for stored in read_stored(path):
+        values = stored.values
+        yield stored.id, json.dumps([values.get(name) for name in names], ensure_ascii=False)
 
 
 def _write_json(path: Path, values: Any) -> None:

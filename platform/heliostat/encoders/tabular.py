@@ -95,6 +95,7 @@ class TabularEncoder(Encoder):
             return self
 
     gives: ClassVar[type[TabularFeatures]] = TabularFeatures
+    reads_rows: ClassVar[bool] = True
 
     def __init__(self, config: Settings | None = None) -> None:
         super().__init__(config)

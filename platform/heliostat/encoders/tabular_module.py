@@ -38,12 +38,12 @@ class TabularModule(nn.Module):
         self.reads_levels = self._reads([*settings.categories, *dated], "level_fields")
         self.reads_texts = self._reads([*settings.texts], "text_fields")
         self.num_rates = len(rated)
-        self.numbers = Numbers(fitted.edges) if fitted.edges else None
+        self.trend = Trend(settings, fitted) if settings.dates and settings.trend_years else None
+        self.numbers = Numbers(self._edges(settings, fitted)) if fitted.edges else None
         self.levels = nn.ModuleList(nn.Embedding(size, min(settings.level_dim, size)) for size in sizes)
         self.words = nn.ModuleList(
             nn.EmbeddingBag(settings.word_buckets, _WORD_DIM, mode="mean") for _ in settings.texts
         )
-        self.trend = Trend(settings, fitted) if settings.dates and settings.trend_years else None
         inner = sum(table.embedding_dim for table in self.levels)  # type: ignore[misc]
         inner += _NUMBER_DIM * len(fitted.edges) + _WORD_DIM * len(settings.texts)
         self.dropout = nn.Dropout(settings.dropout)
@@ -58,6 +58,14 @@ class TabularModule(nn.Module):
         reads = [[float(field in fields_of(term)) for field in self.fields] for term in terms]
         self.register_buffer(name, torch.tensor(reads).view(len(terms), len(self.fields)), persistent=False)
         return len(terms)
+
+    def _edges(self, settings: Any, fitted: FittedTable) -> list[list[float]]:
+        """The quantiles of each number; none for the years of a date whose trend is followed.
+
+        Bins would explain the past as well as the trend does, and leave it nothing to learn for the future.
+        """
+        first, count = len(settings.numbers), len(settings.dates) if self.trend is not None else 0
+        return [[] if first <= place < first + count else edges for place, edges in enumerate(fitted.edges)]
 
     def forward(self, batch: Batch) -> TabularFeatures:
         """The vector of each example, and the way to the one that it would have without a field."""
@@ -97,7 +105,8 @@ class TabularModule(nn.Module):
         """[examples, numbers], NaN for a gap; in training rates that know nothing of the example's own target."""
         parts = [batch.ragged("numbers").stacked()] if "numbers" in batch else []
         if self.num_rates:
-            whole, others = batch.ragged("rates").stacked().split(self.num_rates, dim=1)
+            both = batch.ragged("rates").stacked()
+            whole, others = both[:, : self.num_rates], both[:, self.num_rates :]
             parts.append(others if self.training else whole)
         return torch.cat(parts, dim=1) if parts else None
 

@@ -76,6 +76,10 @@ class Rates:
     smoothing: float
     sums: dict[str, list[list[float]]] = field(default_factory=dict)
     """For each level and fold: how many examples, and the sums of their target numbers, [folds][1 + width]."""
+    _read: dict[tuple[str | None, int], tuple[list[float], list[float]]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+    """What was read before: the same few thousand values come again and again."""
 
     @classmethod
     def fit(
@@ -94,6 +98,14 @@ class Rates:
 
     def read(self, level: str | None, fold: int) -> tuple[list[float], list[float]]:
         """The rates for a level, from all folds and from all but one, each followed by the log of its count."""
+        known = self._read.get((level, fold))
+        if known is None:
+            known = self._read_anew(level, fold)
+            if level is None or level in self.sums:  # what is unseen has no end
+                self._read[(level, fold)] = known
+        return known
+
+    def _read_anew(self, level: str | None, fold: int) -> tuple[list[float], list[float]]:
         if level is None:
             nothing = [math.nan] * (self.target.width + 1)
             return nothing, nothing

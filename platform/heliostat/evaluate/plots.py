@@ -214,8 +214,9 @@ def chart(drawn: Chart, names: Mapping[str, str]) -> str:
     with _figure(4.6, 3.6, out) as figure:
         axes = figure.subplots()
         for place, (name, (x, y)) in enumerate(drawn.lines.items()):
-            dots = {"marker": "o", "markersize": 4.5} if len(x) <= 20 and drawn.diagonal else {}
-            axes.plot(x, y, color=_LINES[place % len(_LINES)], linewidth=1.5, label=names.get(name, name), **dots)
+            marker = "o" if len(x) <= 20 and drawn.diagonal else ""
+            colour = _LINES[place % len(_LINES)]
+            axes.plot(x, y, color=colour, linewidth=1.5, label=names.get(name, name), marker=marker, markersize=4.5)
         if drawn.diagonal:
             most = max([each for x, y in drawn.lines.values() for each in (*x, *y)], default=1.0)
             axes.plot([0, most], [0, most], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))

@@ -88,7 +88,8 @@ def mean_cost(
 ) -> Values:
     """What a record costs on average when one acts above each threshold: [thresholds]."""
     found, vain = _alarms(events, risks, thresholds)
-    return ((events.sum() - found) * cost_of_miss + vain * cost_of_alarm) / len(events)
+    costs: Values = ((float(events.sum()) - found) * cost_of_miss + vain * cost_of_alarm) / len(events)
+    return costs
 
 
 def _alarms(events: npt.NDArray[np.bool_], risks: Values, thresholds: Values) -> tuple[Values, Values]:
