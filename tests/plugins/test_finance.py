@@ -215,6 +215,47 @@ def test_bad_input_over_http_is_answered_or_a_clear_refusal(predictor: Any) -> N
         assert "future" in future.text
 
 
+def test_a_planted_leak_is_named_and_the_loans_themselves_are_clean(
+    finance: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import numpy as np
+    import pyarrow as pa
+
+    from heliostat.ingest import prepare
+
+    monkeypatch.setenv("HELIOSTAT_HOME", str(tmp_path / "home"))
+    table = pq.read_table(DATA / "few.parquet")
+    assert prepare(runs.load("finance/tiny", ["data.engine=local"])).leakage()["suspects"] == []
+    lost = np.array([status == "CHGOFF" for status in table["MIS_Status"].to_pylist()])
+    months = np.where(lost, 30, 84) + np.random.default_rng(2).integers(0, 40, len(lost))
+    pq.write_table(table.append_column("MonthsRun", pa.array(months)), tmp_path / "loans.parquet")
+    planted = [f"data.source={tmp_path / 'loans.parquet'}", "data.adapter.employees=MonthsRun", "data.engine=local"]
+    found = prepare(runs.load("finance/tiny", planted)).leakage()["suspects"]
+    assert [suspect["field"] for suspect in found] == ["employees"]
+
+
+def test_the_report_shows_decision_curve_slices_drift_and_the_notice(predictor: Any, tmp_path: Path) -> None:
+    from heliostat.data.prepared import Prepared
+    from heliostat.evaluate import evaluate
+    from heliostat.ingest import prepare
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HELIOSTAT_HOME", str(tmp_path))
+        prepared: Prepared = prepare(predictor.run)
+        report = evaluate(predictor, prepared, tmp_path / "report")
+    page = report.html.read_text(encoding="utf-8")
+    for words in ("Decision curve", "Cost by threshold", "Calibration of the risk", "Drift from the train split",
+                  "Not for credit decisions", "AUC by slice", "core.boosting"):  # fmt: skip
+        assert words in page
+    assert {each.column for each in report.slices} == {"sector", "year"}
+    assert report.drift[0].is_target
+    assert report.drift[0].psi > 0.01
+    assert "CORNER" not in page
+    assert not any(row["business"] in page for row in prepared.examples("test") if len(row["business"] or "") > 12)
+    assert set(report.scores) == {"auc", "average_precision", "ks", "brier_error", "calibration_error", "cost_error"}
+    assert report.values()["drift"][0]["field"] == "label"
+
+
 def test_the_page_draws_a_gauge_and_escapes_what_comes_from_data() -> None:
     from heliostat_finance.drawing import draw_risk
 

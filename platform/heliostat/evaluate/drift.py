@@ -26,6 +26,8 @@ _MOST_VALUES = 30
 _MOSTLY_DISTINCT = 0.5
 """Share of different values from which a field is free text, whose words no bin holds."""
 _LEAST_SHARE = 1e-4
+_LEAST_OF_PRIVATE = 20
+"""Train rows behind a value that a report of private records may name."""
 
 Shares = npt.NDArray[np.float64]
 
@@ -45,9 +47,11 @@ def drift(train: Sequence[Row], here: Sequence[Row], head: TaskHead) -> list[Dri
     taken = [name for name in type(head).takes.model_fields if _has_bins(train, name)]
     if not taken or not here:
         return []
-    found = [_of(train, here, name, is_target=False) for name in taken]
-    targets = [_of(train, here, name, is_target=True) for name in head.target_fields if _has_bins(train, name)]
-    return [*targets, *sorted(found, key=lambda each: -each.psi)]
+    least = _LEAST_OF_PRIVATE if head.private else 1
+    found = [_of(train, here, name, is_target=False, least=least) for name in taken]
+    targets = [name for name in head.target_fields if _has_bins(train, name)]
+    moved = [_of(train, here, name, is_target=True, least=least) for name in targets]
+    return [*moved, *sorted(found, key=lambda each: -each.psi)]
 
 
 def _has_bins(rows: Sequence[Row], name: str) -> bool:
@@ -62,7 +66,8 @@ def _are_numbers(values: Sequence[Any]) -> bool:
     return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
 
 
-def _of(train: Sequence[Row], here: Sequence[Row], name: str, *, is_target: bool) -> Drift:
+def _of(train: Sequence[Row], here: Sequence[Row], name: str, *, is_target: bool, least: int) -> Drift:
+    """`least`: train rows that a value needs to stand by its name."""
     before, after = [row.get(name) for row in train], [row.get(name) for row in here]
     known = [value for value in before if value is not None]
     if _are_numbers(known) and len(set(known)) > _MOST_VALUES:
@@ -70,7 +75,7 @@ def _of(train: Sequence[Row], here: Sequence[Row], name: str, *, is_target: bool
         names = _ranges(edges)
         shares = [_number_shares(values, edges) for values in (before, after)]
     else:
-        kept = [str(value) for value, _ in Counter(map(str, known)).most_common(_MOST_VALUES)]
+        kept = [value for value, count in Counter(map(str, known)).most_common(_MOST_VALUES) if count >= least]
         names = [*kept, "other values", "none"]
         shares = [_value_shares(values, kept) for values in (before, after)]
     old, new = (np.maximum(each, _LEAST_SHARE) for each in shares)
