@@ -18,7 +18,7 @@ from heliostat.data.diagnosis import diagnose
 from heliostat.data.encode import CHUNK
 from heliostat.data.engine import Engine, Progress
 from heliostat.data.examples import Example, ExampleMaker, Identities, needed_columns
-from heliostat.data.leakage import leakage
+from heliostat.data.leakage import Texts, leakage
 from heliostat.data.missing import check_columns
 from heliostat.data.rejects import Reject, RejectLog, check_rejects
 from heliostat.data.shards import write_shards
@@ -166,7 +166,9 @@ class Preparation:
         self.progress("checking", 0, None)
         fields = list(type(head).takes.model_fields)
         read = _rows if encoder.reads_rows else _texts
-        texts = {split: list(read(self.work / "examples" / f"{split}.parquet", fields)) for split in SPLITS}
+        texts: dict[str, Texts] = {
+            split: list(read(self.work / "examples" / f"{split}.parquet", fields)) for split in SPLITS
+        }
         found = leakage(texts, near=not encoder.reads_rows)
         train = list(read_values(self.work / "examples" / "train.parquet"))
         found["suspects"] = [each._asdict() for each in suspects(train, head)]
