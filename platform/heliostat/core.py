@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from heliostat.adapters.columns import Columns
 from heliostat.adapters.documents import Documents
+from heliostat.baselines.boosting import BoostingBaseline
 from heliostat.baselines.frequent_tags import FrequentTagsBaseline
 from heliostat.baselines.majority import MajorityBaseline
 from heliostat.baselines.mean import MeanBaseline
@@ -12,6 +13,7 @@ from heliostat.baselines.tfidf import TfidfBaseline
 from heliostat.baselines.tfidf_labels import TfidfLabelsBaseline
 from heliostat.encoders.causal_text import CausalTextEncoder
 from heliostat.encoders.seq2seq_text import Seq2SeqTextEncoder
+from heliostat.encoders.tabular import TabularEncoder
 from heliostat.encoders.text import TextEncoder
 from heliostat.encoders.words import WordsEncoder
 from heliostat.heads.bert import Bert
@@ -21,6 +23,7 @@ from heliostat.heads.denoising import Denoising
 from heliostat.heads.masked_lm import MaskedLM
 from heliostat.heads.multilabel import MultiLabel
 from heliostat.heads.regression import Regression
+from heliostat.heads.risk import Risk
 from heliostat.heads.sentences import NextSentence, SentenceOrder
 from heliostat.heads.tagging import Tagging
 from heliostat.plugin import Registry
@@ -34,6 +37,7 @@ def register(registry: Registry) -> None:
     registry.add("words", WordsEncoder)
     registry.add("causal_text", CausalTextEncoder)
     registry.add("seq2seq_text", Seq2SeqTextEncoder)
+    registry.add("tabular", TabularEncoder)
     registry.add("classification", Classification)
     registry.add("masked_lm", MaskedLM)
     registry.add("next_sentence", NextSentence)
@@ -44,6 +48,8 @@ def register(registry: Registry) -> None:
     registry.add("multilabel", MultiLabel)
     registry.add("regression", Regression)
     registry.add("tagging", Tagging)
+    registry.add("risk", Risk)
+    registry.add("boosting", BoostingBaseline)
     registry.add("tfidf", TfidfBaseline)
     registry.add("tfidf_labels", TfidfLabelsBaseline)
     registry.add("ridge", RidgeBaseline)

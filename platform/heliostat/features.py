@@ -64,6 +64,16 @@ class PooledFeatures(Features):
 
 
 @dataclass(frozen=True)
+class TabularFeatures(PooledFeatures):
+    """One vector a record, and a way to ask what it would be if a field were not known."""
+
+    fields: tuple[str, ...] = ()
+    """The fields of the record that were read."""
+    without: Callable[[str], Tensor] | None = field(default=None)
+    """The vectors as if a field were missing in every example: [examples, dim]. What reasons are made of."""
+
+
+@dataclass(frozen=True)
 class TokenFeatures(PooledFeatures):
     """One vector a token beside the pooled one; tokens of all examples stand end to end."""
 

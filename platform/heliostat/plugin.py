@@ -14,8 +14,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from heliostat.batch import Batch, Draws, Encoded, Ragged
@@ -28,10 +26,12 @@ from heliostat.features import (
     FeatureSpec,
     PooledFeatures,
     Seq2SeqFeatures,
+    TabularFeatures,
     TokenFeatures,
     Vocabulary,
 )
 from heliostat.registry import Registry
+from heliostat.scoring import Chart, Metric, Tally
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,18 +40,16 @@ if TYPE_CHECKING:
     from heliostat.heads.classification import Classification
     from heliostat.heads.multilabel import MultiLabel
     from heliostat.heads.regression import Regression
+    from heliostat.heads.risk import Risk, Risky
     from heliostat.heads.tagging import Tagging
 
 __all__ = [
-    "Baseline", "Batch", "CausalFeatures", "Classification", "Column", "Component", "DataAdapter", "DataError",
-    "Decoder", "Demo", "Draws", "Encoded", "Encoder", "EncoderModule", "FeatureSpec", "Features", "Field",
-    "HeadModule", "HeliostatError", "MeasuringModule", "Metric", "MultiLabel", "Name", "PooledFeatures",
-    "Ragged", "Record", "Registry", "Regression", "RejectedRecord", "Row", "Seq2SeqFeatures", "Settings",
-    "Tagging", "Tally", "TaskHead", "TokenFeatures", "Vocabulary",
+    "Baseline", "Batch", "CausalFeatures", "Chart", "Classification", "Column", "Component", "DataAdapter",
+    "DataError", "Decoder", "Demo", "Draws", "Encoded", "Encoder", "EncoderModule", "FeatureSpec", "Features",
+    "Field", "HeadModule", "HeliostatError", "MeasuringModule", "Metric", "MultiLabel", "Name", "PooledFeatures",
+    "Ragged", "Record", "Registry", "Regression", "RejectedRecord", "Risk", "Risky", "Row", "Seq2SeqFeatures",
+    "Settings", "TabularFeatures", "Tagging", "Tally", "TaskHead", "TokenFeatures", "Vocabulary",
 ]  # fmt: skip
-
-Tally = dict[str, "npt.NDArray[np.float64]"]
-"""Sums over predictions that add up across batches and workers: a confusion matrix, a squared error and its count."""
 
 
 class Record(BaseModel):
@@ -101,6 +99,8 @@ class Encoder(Fitted):
 
     gives: ClassVar[type[Features]] = PooledFeatures
     """The type of features its module returns."""
+    reads_rows: ClassVar[bool] = False
+    """Whether examples are rows of a table: then equal ones are searched for in two splits, and not those alike."""
 
     def fit(self, examples: Iterable[Row]) -> None:
         """Learn what encoding needs (a vocabulary, scales) from the train examples. `examples` may be iterated once."""
@@ -162,18 +162,6 @@ class MeasuringModule(Protocol):
 
     def measure(self, features: Any, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """What `loss` gives, and from the same pass the sums that `TaskHead.scores` reads."""
-        ...
-
-
-class Metric(Protocol):
-    """A score over the table of predictions: one row an example, targets as `target_<field>` beside predictions.
-
-    NaN or a ValueError says that it is undefined there. With a method `resampled(table, counts)` it scores many
-    bootstrap resamples at once, which makes intervals fast (`heliostat.evaluate.intervals.ResampledMetric`).
-    """
-
-    def __call__(self, table: pd.DataFrame) -> float:
-        """The score of the rows of `table`."""
         ...
 
 
@@ -253,6 +241,10 @@ class TaskHead(Fitted):
         """The scores of the final report over the table of predictions (greater is better, or named `*_error`)."""
         return {}
 
+    def charts(self, views: Mapping[str, pd.DataFrame]) -> Sequence[Chart]:
+        """Plots of its own for the report, from the table of each model; the evaluated one comes first as `model`."""
+        return ()
+
 
 class Baseline(Component):
     """A model that a domain expert would try first, fitted on the same rows, set beside every score."""
@@ -286,12 +278,18 @@ class Demo(Component):
         """Fields of the answer to show beside the bars. By default all that are plain values."""
         return {key: value for key, value in answer.items() if isinstance(value, (str, int, float))}
 
+    def picture(self, answer: Row) -> str:
+        """A drawing of the answer as HTML or SVG without scripts, shown above the bars; escape what comes from data."""
+        return ""
+
 
 _HEADS = {
     "Classification": "classification",
     "MultiLabel": "multilabel",
     "Regression": "regression",
     "Tagging": "tagging",
+    "Risk": "risk",
+    "Risky": "risk",
 }
 
 

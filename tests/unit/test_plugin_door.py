@@ -16,11 +16,11 @@ from heliostat.features import FeatureSpec
 from heliostat.plugin import Classification, Column, DataAdapter, Demo, Settings
 
 DOOR = [
-    "Baseline", "Batch", "CausalFeatures", "Classification", "Column", "Component", "DataAdapter", "DataError",
-    "Decoder", "Demo", "Draws", "Encoded", "Encoder", "EncoderModule", "FeatureSpec", "Features", "Field",
-    "HeadModule", "HeliostatError", "MeasuringModule", "Metric", "MultiLabel", "Name", "PooledFeatures",
-    "Ragged", "Record", "Registry", "Regression", "RejectedRecord", "Row", "Seq2SeqFeatures", "Settings",
-    "Tagging", "Tally", "TaskHead", "TokenFeatures", "Vocabulary",
+    "Baseline", "Batch", "CausalFeatures", "Chart", "Classification", "Column", "Component", "DataAdapter",
+    "DataError", "Decoder", "Demo", "Draws", "Encoded", "Encoder", "EncoderModule", "FeatureSpec", "Features",
+    "Field", "HeadModule", "HeliostatError", "MeasuringModule", "Metric", "MultiLabel", "Name", "PooledFeatures",
+    "Ragged", "Record", "Registry", "Regression", "RejectedRecord", "Risk", "Risky", "Row", "Seq2SeqFeatures",
+    "Settings", "TabularFeatures", "Tagging", "Tally", "TaskHead", "TokenFeatures", "Vocabulary",
 ]  # fmt: skip
 
 

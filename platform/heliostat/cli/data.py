@@ -36,7 +36,7 @@ def check(
         console.print(_mapping(found))
     if found.problem:
         raise found.problem
-    for table in (_splits(found), _classes(found), _lengths(found), _leaks(found), _rejects(found)):
+    for table in (_splits(found), _classes(found), _lengths(found), _leaks(found), _suspects(found), _rejects(found)):
         if table.row_count:
             console.print(table)
     _last_words(console, found)
@@ -128,6 +128,15 @@ def _leaks(found: Findings) -> Table:
                 f"{leak['checked']:,}",
                 *(_share(leak[kind], leak["checked"]) for kind in ("exact", "near")),
             )
+    return table
+
+
+def _suspects(found: Findings) -> Table:
+    table = _table(
+        "Fields that alone predict the target too well: are they known in time?", "field", "measure", "score"
+    )
+    for suspect in found.leakage.get("suspects", ()):
+        table.add_row(suspect["field"], suspect["measure"], f"{suspect['score']:.3f}")
     return table
 
 

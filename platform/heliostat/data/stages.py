@@ -18,7 +18,7 @@ from heliostat.data.diagnosis import diagnose
 from heliostat.data.encode import CHUNK
 from heliostat.data.engine import Engine, Progress
 from heliostat.data.examples import Example, ExampleMaker, Identities, needed_columns
-from heliostat.data.leakage import leakage
+from heliostat.data.leakage import Texts, leakage
 from heliostat.data.missing import check_columns
 from heliostat.data.rejects import Reject, RejectLog, check_rejects
 from heliostat.data.shards import write_shards
@@ -26,6 +26,7 @@ from heliostat.data.sources import Source
 from heliostat.data.split import SPLITS, Split, assign, key_of
 from heliostat.data.stats import Stats
 from heliostat.data.stored import Stored, StoredWriter, num_rows, read_stored, read_values
+from heliostat.data.suspects import suspects
 from heliostat.errors import DataError, RejectedRecord
 from heliostat.plugin import Encoder, TaskHead
 from heliostat.run import Run, build
@@ -60,7 +61,7 @@ class Preparation:
             self._refuse_rejects(maker)
         self._refuse_empty(counts)
         shutil.rmtree(self.work / "spool")
-        self._report(parts.head, counts)
+        self._report(parts.encoder, parts.head, counts)
         return counts
 
     def _read(self, maker: ExampleMaker) -> list[Any]:
@@ -161,10 +162,16 @@ class Preparation:
                 f"every example of {empty[0]} is rejected in encoding: {top[0][0] if top else 'no reason'}."
             )
 
-    def _report(self, head: TaskHead, counts: Mapping[Split, int]) -> None:
+    def _report(self, encoder: Encoder, head: TaskHead, counts: Mapping[Split, int]) -> None:
         self.progress("checking", 0, None)
         fields = list(type(head).takes.model_fields)
-        found = leakage({split: list(_texts(self.work / "examples" / f"{split}.parquet", fields)) for split in SPLITS})
+        read = _rows if encoder.reads_rows else _texts
+        texts: dict[str, Texts] = {
+            split: list(read(self.work / "examples" / f"{split}.parquet", fields)) for split in SPLITS
+        }
+        found = leakage(texts, near=not encoder.reads_rows)
+        train = list(read_values(self.work / "examples" / "train.parquet"))
+        found["suspects"] = [each._asdict() for each in suspects(train, head)]
         _write_json(self.work / "leakage.json", found)
         self.stats.set("records", self.num_records)
         self.stats.set("rejected", self.rejects.total)
@@ -194,6 +201,14 @@ def _texts(path: Path, fields: Iterable[str]) -> Iterator[tuple[int, str]]:
         texts = [values[name] for name in fields if isinstance(values.get(name), str)]
         if texts:
             yield stored.id, "\n".join(texts)
+
+
+def _rows(path: Path, fields: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """(id, all that the head takes as one text) of each example."""
+    names = list(fields)
+    for stored in read_stored(path):
+        values = stored.values
+        yield stored.id, json.dumps([values.get(name) for name in names], ensure_ascii=False)
 
 
 def _write_json(path: Path, values: Any) -> None:

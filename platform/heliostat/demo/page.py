@@ -39,6 +39,7 @@ def draw_model(client: Client, name: str, demo: Demo | None = None) -> None:
             if samples:
                 gr.Examples(samples, [field.control for field in fields], label="Try one of these")
         with gr.Column(scale=2):
+            picture = gr.HTML("", elem_id="picture", visible=False)
             bars = gr.Label(label="Answer", elem_id="answer", num_top_classes=8)
             facts = gr.Markdown("", elem_id="facts")
             details = gr.JSON(label="All fields", visible=False)
@@ -47,7 +48,7 @@ def draw_model(client: Client, name: str, demo: Demo | None = None) -> None:
             state = gr.State(None)
             correct = _draw_correction(name, about.get("targets", ()), state)
     inputs = [field.control for field in fields]
-    outputs = [bars, facts, details, state, *correct]
+    outputs = [bars, facts, details, state, *correct, picture]
     answer = _answerer(client, name, demo, fields, about.get("targets", ()))
     ask.click(answer, inputs, outputs, api_name=f"ask-{name}")
 
@@ -65,7 +66,9 @@ def _answerer(client: Client, name: str, demo: Demo, fields: list[FormField], ta
         others = {key: value for key, value in prediction.items() if key not in {"probabilities", "label"}}
         asked = {"record": record, "prediction": prediction, "version": reply.version}
         shown = gr.Label(value=bars) if bars else gr.Label(value=str(next(iter(prediction.values()), "")))
-        return [shown, facts, gr.JSON(value=others, visible=bool(others)), asked, *_choices(prediction, targets)]
+        choices, drawn = _choices(prediction, targets), demo.picture(prediction)
+        picture = gr.HTML(value=drawn, visible=bool(drawn))
+        return [shown, facts, gr.JSON(value=others, visible=bool(others)), asked, *choices, picture]
 
     return answer
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from heliostat.component import Row
 from heliostat.errors import DataError
+from heliostat.evaluate.drift import drift
 from heliostat.evaluate.intervals import compare
 from heliostat.evaluate.mistakes import mistakes
 from heliostat.evaluate.page import write_page
@@ -97,7 +99,7 @@ def evaluate(
             f"{predictor.run.head.type} names no metrics, so there is nothing to report: give it metrics()."
         )
     answers = {MODEL: _answer(predictor.predict, head, examples, "model", on_progress)}
-    train = list(prepared.examples("train")) if _baselines(predictor) else []
+    train = list(prepared.examples("train"))
     for address, baseline in _baselines(predictor).items():
         if on_progress:
             on_progress(address, 0, len(examples))
@@ -106,7 +108,8 @@ def evaluate(
     predictions = tabulate(head, prepared.shards(split).ids, examples, answers, settings.slices)
     out.mkdir(parents=True, exist_ok=True)
     run_id = run_id or (curves.absolute().parent.name if curves else None)
-    report = _report(predictor, prepared, predictions, examples, metrics, split, out, run_id)
+    moved = drift(train, examples, head) if split != "train" else []
+    report = replace(_report(predictor, prepared, predictions, examples, metrics, split, out, run_id), drift=moved)
     predictions.write(report.table)
     report.write_json()
     write_page(report, head, predictions, curves)

@@ -17,6 +17,7 @@
     counts       {train, valid, test}: examples
     leakage      {"test/train": {checked, exact, near, pairs}, ...}: texts that stand in two splits
     run          the resolved run, with the keys of a run file
+    drift        [{field, psi, most, is_target}]: how far each field has moved from the train split
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from heliostat.evaluate.drift import Drift
 from heliostat.evaluate.intervals import LEVEL, SEED, Interval
 from heliostat.evaluate.mistakes import Mistake
 from heliostat.evaluate.slices import Slice
@@ -65,6 +67,7 @@ class Report:
     folder: Path
     slices: Sequence[Slice] = ()
     mistakes: Sequence[Mistake] = field(default=(), repr=False)
+    drift: Sequence[Drift] = ()
 
     @property
     def html(self) -> Path:
@@ -122,6 +125,7 @@ class Report:
             "counts": dict(self.counts),
             "leakage": dict(self.leakage),
             "run": dict(self.run),
+            "drift": [each._asdict() for each in self.drift],
         }
 
     def write_json(self) -> None:

@@ -19,7 +19,7 @@ from heliostat.run.settings import (
     TrainSettings,
     build,
 )
-from heliostat.run.splits import ColumnSplit, HashSplit, LastSplit, SplitSettings, TimeSplit
+from heliostat.run.splits import ColumnSplit, DateSplit, HashSplit, LastSplit, SplitSettings, TimeSplit
 from heliostat.run.text import render
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "ColumnSplit",
     "ComponentSpec",
     "DataSettings",
+    "DateSplit",
     "EncoderSpec",
     "EvaluateSettings",
     "HashSplit",

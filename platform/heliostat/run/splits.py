@@ -44,6 +44,25 @@ class TimeSplit(_Shares):
     """A field of the example, or else a column of the record, that can be put in order."""
 
 
+class DateSplit(Settings):
+    """By dates that are named: what is older than `valid_from` is trained on, what is newer than `test_from` tested."""
+
+    by: Literal["date"]
+    column: str
+    """A field of the example, or else a column of the record, that can be put in order."""
+    valid_from: str | int | float
+    """Where the valid split begins, as `2004-04-01` or 2004: written as the column's values are."""
+    test_from: str | int | float
+    """Where the test split begins; it has no end."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        low, high = self.valid_from, self.test_from
+        if isinstance(low, str) != isinstance(high, str) or not low < high:  # type: ignore[operator]
+            raise PydanticCustomError("split", "valid_from must be before test_from, and of its kind.")
+        return self
+
+
 class LastSplit(Settings):
     """Per user, the last examples: the newest one is tested on, the one before it is for choices."""
 
@@ -62,7 +81,9 @@ class ColumnSplit(Settings):
     """A field of the example, or else a column of the record, that holds train, valid or test."""
 
 
-_SPLITS: dict[str, type[Settings]] = {"hash": HashSplit, "time": TimeSplit, "last": LastSplit, "column": ColumnSplit}
+_SPLITS: dict[str, type[Settings]] = {
+    "hash": HashSplit, "time": TimeSplit, "date": DateSplit, "last": LastSplit, "column": ColumnSplit
+}  # fmt: skip
 
 
 def _split(data: Any) -> Any:
@@ -77,4 +98,6 @@ def _split(data: Any) -> Any:
     return _SPLITS[by].model_validate(data)
 
 
-SplitSettings = Annotated[HashSplit | TimeSplit | LastSplit | ColumnSplit, WrapValidator(lambda data, _: _split(data))]
+SplitSettings = Annotated[
+    HashSplit | TimeSplit | DateSplit | LastSplit | ColumnSplit, WrapValidator(lambda data, _: _split(data))
+]
