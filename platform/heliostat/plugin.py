@@ -26,6 +26,7 @@ from heliostat.features import (
     Decoder,
     Features,
     FeatureSpec,
+    ItemFeatures,
     PooledFeatures,
     Seq2SeqFeatures,
     TokenFeatures,
@@ -39,13 +40,14 @@ if TYPE_CHECKING:
 
     from heliostat.heads.classification import Classification
     from heliostat.heads.multilabel import MultiLabel
+    from heliostat.heads.ranking import Ranking
     from heliostat.heads.regression import Regression
 
 __all__ = [
     "Baseline", "Batch", "CausalFeatures", "Classification", "Column", "Component", "DataAdapter", "DataError",
     "Decoder", "Demo", "Draws", "Encoded", "Encoder", "EncoderModule", "FeatureSpec", "Features", "Field",
-    "HeadModule", "HeliostatError", "MeasuringModule", "Metric", "MultiLabel", "Name", "PooledFeatures",
-    "Ragged", "Record", "Registry", "Regression", "RejectedRecord", "Row", "Seq2SeqFeatures", "Settings",
+    "HeadModule", "HeliostatError", "ItemFeatures", "MeasuringModule", "Metric", "MultiLabel", "Name", "PooledFeatures",
+    "Ragged", "Ranking", "Record", "Registry", "Regression", "RejectedRecord", "Row", "Seq2SeqFeatures", "Settings",
     "Tally", "TaskHead", "TokenFeatures", "Vocabulary",
 ]  # fmt: skip
 
@@ -286,7 +288,12 @@ class Demo(Component):
         return {key: value for key, value in answer.items() if isinstance(value, (str, int, float))}
 
 
-_HEADS = {"Classification": "classification", "MultiLabel": "multilabel", "Regression": "regression"}
+_HEADS = {
+    "Classification": "classification",
+    "MultiLabel": "multilabel",
+    "Ranking": "ranking",
+    "Regression": "regression",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,12 +23,12 @@ from heliostat.data.missing import check_columns
 from heliostat.data.rejects import Reject, RejectLog, check_rejects
 from heliostat.data.shards import write_shards
 from heliostat.data.sources import Source
-from heliostat.data.split import SPLITS, Split, assign, key_of
+from heliostat.data.split import SPLITS, Split, assign, key_of, parts_of
 from heliostat.data.stats import Stats
 from heliostat.data.stored import Stored, StoredWriter, num_rows, read_stored, read_values
 from heliostat.errors import DataError, RejectedRecord
 from heliostat.plugin import Encoder, TaskHead
-from heliostat.run import Run, build
+from heliostat.run import Run, SequenceSplit, build
 
 
 @dataclass
@@ -74,13 +74,13 @@ class Preparation:
                 self.num_records += made.num_records
                 for outcome in made.outcomes:
                     try:
-                        example = _accepted(outcome)
-                        key = key_of(self.run.data.split, example.carried | example.values, takes)
+                        keyed = list(self._keyed(_accepted(outcome), takes))
                     except RejectedRecord as error:
                         self.rejects.add(Reject(outcome.place, str(error)))
                         continue
-                    keys.append(key)
-                    spool.add(_stored(identify(example.values), example))
+                    for key, example in keyed:
+                        keys.append(key)
+                        spool.add(_stored(identify(example.values), example))
                 if self.num_records // CHUNK > told:
                     told = self.num_records // CHUNK
                     self.progress("reading", self.num_records, None)
@@ -92,6 +92,14 @@ class Preparation:
                 f"{type(maker.adapter).__name__} leaves all of them out. Check the adapter's settings."
             )
         return keys
+
+    def _keyed(self, example: Example, takes: Sequence[str]) -> Iterator[tuple[Any, Example]]:
+        """The example with its split key; where sequences are cut, one for each split that gets a part."""
+        split = self.run.data.split
+        if isinstance(split, SequenceSplit):
+            yield from ((name, example._replace(values=values)) for name, values in parts_of(split, example.values))
+        else:
+            yield key_of(split, example.carried | example.values, takes), example
 
     def _refuse_rejects(self, maker: ExampleMaker) -> None:
         reasons = Counter(dict(self.rejects.reasons.most_common()))

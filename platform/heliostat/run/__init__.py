@@ -19,7 +19,15 @@ from heliostat.run.settings import (
     TrainSettings,
     build,
 )
-from heliostat.run.splits import ColumnSplit, HashSplit, LastSplit, SplitSettings, TimeSplit
+from heliostat.run.splits import (
+    ColumnSplit,
+    HashSplit,
+    LastSplit,
+    SequenceSplit,
+    SplitSettings,
+    TimeSplit,
+    protocol,
+)
 from heliostat.run.text import render
 
 __all__ = [
@@ -40,6 +48,7 @@ __all__ = [
     "RmsProp",
     "Run",
     "ScalingSettings",
+    "SequenceSplit",
     "Sgd",
     "SplitSettings",
     "TimeSplit",
@@ -51,6 +60,7 @@ __all__ = [
     "nested",
     "parent_address",
     "pinned",
+    "protocol",
     "read",
     "render",
     "runs",

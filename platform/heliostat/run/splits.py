@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, WrapValidator, model_validator
 from pydantic_core import PydanticCustomError
 
-from heliostat.component import Settings, closest
+from heliostat.component import Settings, closest, no_effect
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -62,7 +62,37 @@ class ColumnSplit(Settings):
     """A field of the example, or else a column of the record, that holds train, valid or test."""
 
 
-_SPLITS: dict[str, type[Settings]] = {"hash": HashSplit, "time": TimeSplit, "last": LastSplit, "column": ColumnSplit}
+class SequenceSplit(_Shares):
+    """Within each example, which holds a sequence in order, as one user's items: the end of each is tested on.
+
+    Train gets the beginning of every sequence, valid that beginning with what came next as its targets, and test both
+    with what came after them. A sequence that is too short to be cut only trains.
+    """
+
+    by: Literal["sequence"]
+    field: str = "history"
+    """The field of the example that holds the sequence, in order."""
+    rest: str = "next"
+    """The target field that gets what came next; it is empty for train."""
+    last: Annotated[int, Field(ge=1)] | None = None
+    """Elements of each sequence that are tested on, and as many before them for choices, whatever its length
+    (leave-last-out with 1); None takes the shares `valid` and `test` of each sequence."""
+
+    @model_validator(mode="after")
+    def _shares_or_a_number(self) -> Self:
+        shares = sorted({"valid", "test"} & self.model_fields_set)
+        if self.last is not None and shares:
+            raise no_effect(shares[0], f"last: {self.last}", "leave `last` out")
+        return self
+
+
+_SPLITS: dict[str, type[Settings]] = {
+    "hash": HashSplit,
+    "time": TimeSplit,
+    "last": LastSplit,
+    "column": ColumnSplit,
+    "sequence": SequenceSplit,
+}
 
 
 def _split(data: Any) -> Any:
@@ -77,4 +107,22 @@ def _split(data: Any) -> Any:
     return _SPLITS[by].model_validate(data)
 
 
-SplitSettings = Annotated[HashSplit | TimeSplit | LastSplit | ColumnSplit, WrapValidator(lambda data, _: _split(data))]
+SplitSettings = Annotated[
+    HashSplit | TimeSplit | LastSplit | ColumnSplit | SequenceSplit, WrapValidator(lambda data, _: _split(data))
+]
+
+
+def protocol(split: Mapping[str, Any]) -> str:
+    """How a dumped `data.split` divides the examples, as a phrase for reports."""
+    by = split["by"]
+    if by == "last":
+        return f"leave last out by {split['order']}, for each {split['key']}"
+    if by == "column":
+        return f"as the column {split['column']} says"
+    if by == "sequence" and split["last"]:
+        number = "one" if split["last"] == 1 else str(split["last"])
+        return f"leave last out: the last {number} of each sequence tested on, the {number} before for choices"
+    shares = f"train {1 - split['valid'] - split['test']:.0%}, valid {split['valid']:.0%}, test {split['test']:.0%}"
+    if by == "sequence":
+        return f"each sequence in its own order: {shares}"
+    return f"by time ({split['column']}): {shares}" if by == "time" else f"by hash: {shares}"
