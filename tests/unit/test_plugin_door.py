@@ -18,8 +18,8 @@ from heliostat.plugin import Classification, Column, DataAdapter, Demo, Settings
 DOOR = [
     "Baseline", "Batch", "CausalFeatures", "Classification", "Column", "Component", "DataAdapter", "DataError",
     "Decoder", "Demo", "Draws", "Encoded", "Encoder", "EncoderModule", "FeatureSpec", "Features", "Field",
-    "HeadModule", "HeliostatError", "MeasuringModule", "Metric", "MultiLabel", "Name", "PooledFeatures",
-    "Ragged", "Record", "Registry", "Regression", "RejectedRecord", "Row", "Seq2SeqFeatures", "Settings",
+    "HeadModule", "HeliostatError", "ItemFeatures", "MeasuringModule", "Metric", "MultiLabel", "Name", "PooledFeatures",
+    "Ragged", "Ranking", "Record", "Registry", "Regression", "RejectedRecord", "Row", "Seq2SeqFeatures", "Settings",
     "Tally", "TaskHead", "TokenFeatures", "Vocabulary",
 ]  # fmt: skip
 

@@ -133,4 +133,6 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         yield from pq.read_table(path).to_pylist()
         return
     with path.open(encoding="utf-8", newline="") as file:
-        yield from csv.DictReader(file) if path.suffix == ".csv" else (json.loads(line) for line in file if line.strip())
+        yield from (
+            csv.DictReader(file) if path.suffix == ".csv" else (json.loads(line) for line in file if line.strip())
+        )

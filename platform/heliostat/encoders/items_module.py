@@ -34,9 +34,7 @@ class ItemLayer(nn.Module):
             for part in self.read(self.norm_1(states)).chunk(3, -1)
         )
         dropout = self.dropout if self.training else 0.0
-        attended, _ = unpadded_attention(
-            self, query, key, value, None, layout=layout, dropout=dropout, is_causal=True
-        )
+        attended, _ = unpadded_attention(self, query, key, value, None, layout=layout, dropout=dropout, is_causal=True)
         states = states + F.dropout(self.write(attended[0].flatten(1)), self.dropout, self.training)
         inner = F.dropout(F.gelu(self.up(self.norm_2(states))), self.dropout, self.training)
         return states + F.dropout(self.down(inner), self.dropout, self.training)  # type: ignore[no-any-return]
@@ -58,7 +56,7 @@ class ItemModule(nn.Module):
         self.words = self._words(catalogue) if config.texts else None
         is_warm = torch.arange(catalogue.size) <= catalogue.num_warm
         self.register_buffer("is_warm", is_warm.float().unsqueeze(1), persistent=False)
-        self._table: Tensor | None = None
+        self._kept: list[Tensor] = []  # a list, so that the vectors are no part of the weights
         self.apply(_start)
 
     def _words(self, catalogue: Catalogue) -> nn.EmbeddingBag:
@@ -73,16 +71,16 @@ class ItemModule(nn.Module):
 
     def train(self, mode: bool = True) -> Self:
         """Also forget the vectors that were kept for answering: the weights may change now."""
-        self._table = None
+        self._kept = []
         return super().train(mode)
 
     def table(self) -> Tensor:
         """The vector of every item: [items + 1, dim]. Kept between answers."""
         if torch.is_grad_enabled() or self.training:
             return self._vectors()
-        if self._table is None:
-            self._table = self._vectors()
-        return self._table
+        if not self._kept:
+            self._kept = [self._vectors()]
+        return self._kept[0]
 
     def _vectors(self) -> Tensor:
         if self.words is None:

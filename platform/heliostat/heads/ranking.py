@@ -38,7 +38,8 @@ class History(Record):
     """The items that somebody took, bought, read or saw."""
 
     history: list[Item] = Field(
-        max_length=10_000, description="Items in order, the oldest first. Unknown ones say nothing; none is an answer too."
+        max_length=10_000,
+        description="Items in order, the oldest first. Unknown ones say nothing; none is an answer too.",
     )
 
 

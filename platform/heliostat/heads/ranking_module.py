@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -48,11 +49,11 @@ class RankingModule(nn.Module):
         """The cross entropy against the catalogue, or the items drawn, summed over all targets."""
         after = _after(features, batch)
         states, targets = torch.cat([features.states, after[0]]), torch.cat([batch.ragged(TARGETS).values, after[1]])
-        places = (targets >= 0).nonzero().squeeze(1)
         # Items that nobody has taken yet are no wrong answers to learn from: they stand at the end of the table.
-        table = embedding_of(features)[: self.num_warm + 1]
+        table = embedding_of(features)[1 : self.num_warm + 1]
+        places, targets = (targets > 0).nonzero().squeeze(1), targets - 1
         if self.config.negatives and self.training and len(after[1]) == 0:
-            drawn = batch.ragged(NEGATIVES).values.view(len(targets), -1)[places]
+            drawn = batch.ragged(NEGATIVES).values.view(len(targets), -1)[places] - 1
             return {"loss": self._sampled(states[places], targets[places], drawn, table)}
         total = states.new_zeros((), dtype=torch.float32)
         for part in places.split(max(1, 2**28 // (4 * table.shape[0]))):
@@ -66,7 +67,7 @@ class RankingModule(nn.Module):
         right = (states * table[targets]).sum(-1).float()
         wrong = torch.einsum("pd,pnd->pn", states, table[drawn].to(states.dtype)).float()
         wrong = wrong.masked_fill(drawn == targets.unsqueeze(1), -torch.inf)
-        stands_for = float(np.log(max(1.0, (table.shape[0] - 2) / drawn.shape[1])))
+        stands_for = float(np.log(table.shape[0] / drawn.shape[1]))
         total = torch.logsumexp(torch.cat([right.unsqueeze(1), wrong + stands_for], 1), 1)
         return (total - right).sum()
 
@@ -76,11 +77,10 @@ class RankingModule(nn.Module):
         sums: Sums = {name: torch.zeros((), dtype=torch.float64) for name in ("ndcg", "recall", "mrr", "count")}
         discounts = 1.0 / torch.log2(torch.arange(self.config.k, dtype=torch.float64) + 2)
         wanted = batch.ragged(NEXT).split()
-        best = torch.cat([indices for _, indices in self._ranked(features)]).cpu()
-        for top, targets in zip(best, wanted, strict=True):
+        for (_, top), targets in zip(self._ranked(features), wanted, strict=True):
             if not len(targets):
                 continue
-            hits = torch.isin(top, targets.cpu()).double()
+            hits = torch.isin(top, targets).double().cpu()
             places = discounts[: len(top)]
             ideal = discounts[: min(len(targets), self.config.k)].sum()
             sums["ndcg"] += (hits * places).sum() / ideal
@@ -93,8 +93,7 @@ class RankingModule(nn.Module):
         """The best items of each history, with their shares, texts and reasons."""
         answers: list[Row] = []
         histories = [piece[1:].tolist() for piece in features.tokens.split()]
-        found = ((s, i) for scores, items in self._ranked(features) for s, i in zip(scores, items, strict=True))
-        for history, (scores, numbers) in zip(histories, found, strict=True):
+        for history, (scores, numbers) in zip(histories, self._ranked(features), strict=True):
             names = [self.catalogue.name(number) for number in numbers.tolist()]
             held = [self.catalogue.name(number) for number in reversed(history)]
             answers.append(
@@ -107,26 +106,25 @@ class RankingModule(nn.Module):
             )
         return answers
 
-    def _ranked(self, features: ItemFeatures) -> list[tuple[Tensor, Tensor]]:
-        """Shares and numbers of the best items, some histories at a time: [histories, k] each, in fp32."""
-        table, seen = embedding_of(features), _seen(features)
-        lengths = list(features.tokens.lengths)
+    def _ranked(self, features: ItemFeatures) -> Iterator[tuple[Tensor, Tensor]]:
+        """Shares and numbers of the best items of each history, up to k, in fp32. Seen ones are no answer."""
+        table, seen = embedding_of(features).float(), _seen(features)
         size = max(1, _CHUNK_BYTES // (4 * table.shape[0]))
-        answers = []
         with torch.autocast(table.device.type, enabled=False):
-            for first in range(0, len(lengths), size):
-                rows = range(first, min(first + size, len(lengths)))
-                scores = F.linear(features.pooled[rows.start : rows.stop].float(), table.float())
+            for first in range(0, len(seen), size):
+                rows = range(first, min(first + size, len(seen)))
+                scores = F.linear(features.pooled[rows.start : rows.stop].float(), table)
                 if self.has_linear:
                     scores += self.config.linear.weight * self._linear_scores(features.tokens, rows)
                 scores[:, 0] = -torch.inf
                 if self.config.exclude_seen:
                     for place, row in enumerate(rows):
                         scores[place].index_fill_(0, seen[row], -torch.inf)
-                k = min(self.config.k, table.shape[0] - 1)
-                top = scores.topk(k)
-                answers.append(((top.values - scores.logsumexp(1, keepdim=True)).exp(), top.indices))
-        return answers
+                top = scores.topk(min(self.config.k, table.shape[0] - 1))
+                shares = (top.values - scores.logsumexp(1, keepdim=True)).exp()
+                answered = top.values.isfinite().sum(1).tolist()
+                for count, share, numbers in zip(answered, shares, top.indices, strict=True):
+                    yield share[:count], numbers[:count]
 
     def _linear_scores(self, tokens: Ragged, rows: range) -> Tensor:
         """What the linear term says of each history: [histories, items + 1]."""

@@ -1,4 +1,4 @@
-"""Baskets: the products that a customer bought in, those that follow out, each with what it was bought together with."""
+"""Baskets: what a customer bought in, what follows out, each product with those it was bought together with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class BasketDemo(Demo):
     title: ClassVar[str] = "What goes into the basket next?"
     description: ClassVar[str] = (
         "Pick products in the order in which they were bought. The model has read what the customers of a British "
-        "wholesaler of gifts bought in 2010 and 2011; each answer names the picked products that most often went with it."
+        "wholesaler of gifts bought in 2010 and 2011; each answer names the picked products that went with it most."
     )
 
     def bars(self, answer: Row) -> Mapping[str, float]:
@@ -28,8 +28,8 @@ class Baskets(Ranking):
 
     demo: ClassVar[type[Demo] | None] = BasketDemo
     samples: ClassVar[tuple[Row, ...]] = (
-        {"history": []},
-        {"history": ["22423", "22699"]},
         {"history": ["20725", "20727", "22383"]},
+        {"history": ["22423", "22699"]},
         {"history": ["85123A", "22470", "a product that nobody sold"]},
+        {"history": []},
     )
