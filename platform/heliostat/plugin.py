@@ -283,6 +283,10 @@ class Demo(Component):
         """The answer as labelled bars, 0 to 1. By default its `probabilities`."""
         return dict(answer.get("probabilities", {}))
 
+    def choices(self) -> Mapping[str, Sequence[tuple[str, str]]]:
+        """For fields that are lists of texts: what may be picked, as (what is shown, what is sent). By default none."""
+        return {}
+
     def details(self, answer: Row) -> Row:
         """Fields of the answer to show beside the bars. By default all that are plain values."""
         return {key: value for key, value in answer.items() if isinstance(value, (str, int, float))}

@@ -127,7 +127,7 @@ def test_the_table_of_texts_counts_in_the_key_of_the_data(texts: Path) -> None:
 def test_texts_that_cannot_be_read_are_refused(tmp_path: Path, texts: Path) -> None:
     with pytest.raises(DataError, match="needs the columns 'item' and 'title'"):
         read_texts(str(texts), "item", "title")
-    with pytest.raises(DataError, match="must be a .parquet, .csv or .jsonl file"):
+    with pytest.raises(DataError, match=r"must be a \.parquet, \.csv or \.jsonl file"):
         read_texts(str(tmp_path / "none.csv"), "item", "text")
     with pytest.raises(DataError, match="no installed package"):
         read_texts("package:no_such_package/items.csv", "item", "text")

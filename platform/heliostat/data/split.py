@@ -72,8 +72,9 @@ def _cuts(split: SequenceSplit, length: int) -> tuple[int, int]:
     """Where valid and test begin in a sequence of this length. The first element is always trained on."""
     if split.last is not None:
         return (length - 2 * split.last, length - split.last) if length > 2 * split.last else (length, length)
-    second = max(1, math.floor(length * (1.0 - split.test) + 1e-9))  # as much is tested on as the share says, or more
-    return max(1, min(second, math.floor(length * (1.0 - split.test - split.valid) + 1e-9))), second
+    valid, test = split.shares
+    second = max(1, math.floor(length * (1.0 - test) + 1e-9))  # as much is tested on as the share says, or more
+    return max(1, min(second, math.floor(length * (1.0 - test - valid) + 1e-9))), second
 
 
 def unit(key: Sequence[Any]) -> float:
