@@ -44,7 +44,7 @@ class ItemEncoder(Encoder):
         max_history: Annotated[int, Field(ge=1, le=8192)] = 200
         """Items of a history that are read, the newest; older ones are left out of the answer all the same."""
         dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
-        """Of vectors, attention and what each layer adds."""
+        """Of vectors and what each layer adds."""
         texts: Annotated[str, Field(min_length=1)] | None = None
         """A table of items with their texts (.parquet, .csv, .jsonl; a path or `package:<package>/<path>`). Items that
         no history holds then have a place, too, by the words that they share with others."""

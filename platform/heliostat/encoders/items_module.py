@@ -33,8 +33,7 @@ class ItemLayer(nn.Module):
             part.unflatten(-1, (self.heads, -1)).transpose(0, 1).unsqueeze(0)
             for part in self.read(self.norm_1(states)).chunk(3, -1)
         )
-        dropout = self.dropout if self.training else 0.0
-        attended, _ = unpadded_attention(self, query, key, value, None, layout=layout, dropout=dropout, is_causal=True)
+        attended, _ = unpadded_attention(self, query, key, value, None, layout=layout, is_causal=True)
         states = states + F.dropout(self.write(attended[0].flatten(1)), self.dropout, self.training)
         inner = F.dropout(F.gelu(self.up(self.norm_2(states))), self.dropout, self.training)
         return states + F.dropout(self.down(inner), self.dropout, self.training)  # type: ignore[no-any-return]
