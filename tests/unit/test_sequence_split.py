@@ -94,6 +94,18 @@ def test_a_run_prepares_the_parts_of_each_user(tmp_path: Path, monkeypatch: pyte
         assert not set(example["next"]) & set(example["history"])
 
 
+def test_a_limit_keeps_the_parts_of_a_sequence_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from heliostat.ingest import prepare
+
+    monkeypatch.setenv("HELIOSTAT_HOME", str(tmp_path / "home"))
+    values = items_run(tmp_path, last=1)
+    values["data"]["limit"] = 5
+    prepared = prepare(check(values))
+    assert prepared.counts == {"train": 5, "valid": 5, "test": 5}
+    users = [{example["user"] for example in prepared.examples(split)} for split in ("train", "valid", "test")]
+    assert users[0] == users[1] == users[2]
+
+
 def test_an_unknown_setting_of_the_split_is_named() -> None:
     with pytest.raises(RunError, match="Did you mean 'test'"):
         load("sentiment/tiny", ["data.split={by: sequence, tets: 0.2}"])

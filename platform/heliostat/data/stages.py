@@ -44,6 +44,8 @@ class Preparation:
     """Where the list of rejects lies after they stop the run, when the work folder is gone."""
     num_records: int = 0
     stats: Stats = field(default_factory=Stats)
+    firsts: list[int] = field(default_factory=list)
+    """For each example the place of the first one that was cut from the same sequence; else its own."""
 
     def build(self) -> dict[Split, int]:
         """All stages; the count of examples of each split."""
@@ -78,6 +80,7 @@ class Preparation:
                     except RejectedRecord as error:
                         self.rejects.add(Reject(outcome.place, str(error)))
                         continue
+                    self.firsts += [len(keys)] * len(keyed)
                     for key, example in keyed:
                         keys.append(key)
                         spool.add(_stored(identify(example.values), example))
@@ -126,12 +129,19 @@ class Preparation:
         (spool / "all.parquet").unlink()
 
     def _kept(self, count: int) -> Any:
-        """The places of the examples with the smallest ids, which are hashes: an even draw over the source."""
+        """The places of the examples with the smallest ids, which are hashes: an even draw over the source.
+
+        The parts of a sequence that was cut stay together, and count as one.
+        """
         limit = self.run.data.limit
         if limit is None or limit >= count:
             return np.arange(count)
-        ids = (stored.id for stored in read_stored(self.work / "spool" / "all.parquet"))
-        return np.sort(np.argsort(np.fromiter(ids, dtype=np.uint64, count=count), kind="stable")[:limit])
+        stored = read_stored(self.work / "spool" / "all.parquet")
+        ids = np.fromiter((each.id for each in stored), dtype=np.uint64, count=count)
+        firsts = np.array(self.firsts, dtype=np.int64)
+        wholes = np.flatnonzero(np.arange(count) == firsts)
+        chosen = wholes[np.argsort(ids[wholes], kind="stable")[:limit]]
+        return np.flatnonzero(np.isin(firsts, chosen))
 
     def _fit(self, encoder: Encoder, head: TaskHead) -> None:
         train = self.work / "spool" / "train.parquet"
