@@ -56,7 +56,7 @@ class RankingModule(nn.Module):
             drawn = batch.ragged(NEGATIVES).values.view(len(targets), -1)[places] - 1
             return {"loss": self._sampled(states[places], targets[places], drawn, table)}
         total = states.new_zeros((), dtype=torch.float32)
-        for part in places.split(max(1, 2**28 // (4 * table.shape[0]))):
+        for part in places.split(max(1, 2**28 // (4 * table.shape[0]))):  # type: ignore[no-untyped-call]
             logits = F.linear(states[part], table).float()
             smoothing = self.config.label_smoothing if self.training else 0.0
             total = total + F.cross_entropy(logits, targets[part], reduction="sum", label_smoothing=smoothing)
