@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from heliostat.adapters.columns import Columns
 from heliostat.adapters.documents import Documents
+from heliostat.adapters.histories import Histories
 from heliostat.baselines.boosting import BoostingBaseline
 from heliostat.baselines.frequent_tags import FrequentTagsBaseline
+from heliostat.baselines.items import EaseBaseline, ItemKnnBaseline, PopularBaseline
 from heliostat.baselines.majority import MajorityBaseline
 from heliostat.baselines.mean import MeanBaseline
 from heliostat.baselines.ridge import RidgeBaseline
 from heliostat.baselines.tfidf import TfidfBaseline
 from heliostat.baselines.tfidf_labels import TfidfLabelsBaseline
 from heliostat.encoders.causal_text import CausalTextEncoder
+from heliostat.encoders.items import ItemEncoder
 from heliostat.encoders.seq2seq_text import Seq2SeqTextEncoder
 from heliostat.encoders.tabular import TabularEncoder
 from heliostat.encoders.text import TextEncoder
@@ -22,6 +25,7 @@ from heliostat.heads.classification import Classification
 from heliostat.heads.denoising import Denoising
 from heliostat.heads.masked_lm import MaskedLM
 from heliostat.heads.multilabel import MultiLabel
+from heliostat.heads.ranking import Ranking
 from heliostat.heads.regression import Regression
 from heliostat.heads.risk import Risk
 from heliostat.heads.sentences import NextSentence, SentenceOrder
@@ -33,11 +37,13 @@ def register(registry: Registry) -> None:
     """Register what comes with the platform, by the same door as any plugin."""
     registry.add("columns", Columns)
     registry.add("documents", Documents)
+    registry.add("histories", Histories)
     registry.add("text", TextEncoder)
     registry.add("words", WordsEncoder)
     registry.add("causal_text", CausalTextEncoder)
     registry.add("seq2seq_text", Seq2SeqTextEncoder)
     registry.add("tabular", TabularEncoder)
+    registry.add("items", ItemEncoder)
     registry.add("classification", Classification)
     registry.add("masked_lm", MaskedLM)
     registry.add("next_sentence", NextSentence)
@@ -50,9 +56,13 @@ def register(registry: Registry) -> None:
     registry.add("tagging", Tagging)
     registry.add("risk", Risk)
     registry.add("boosting", BoostingBaseline)
+    registry.add("ranking", Ranking)
     registry.add("tfidf", TfidfBaseline)
     registry.add("tfidf_labels", TfidfLabelsBaseline)
     registry.add("ridge", RidgeBaseline)
     registry.add("mean", MeanBaseline)
     registry.add("majority", MajorityBaseline)
     registry.add("frequent_tags", FrequentTagsBaseline)
+    registry.add("popular", PopularBaseline)
+    registry.add("item_knn", ItemKnnBaseline)
+    registry.add("ease", EaseBaseline)

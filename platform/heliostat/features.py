@@ -107,3 +107,11 @@ class Seq2SeqFeatures(TokenFeatures):
     """Encoded sources with access to the decoder that reads them. The encoder owns the decoder, the head its use."""
 
     decoder: Decoder | None = field(default=None)
+
+
+@dataclass(frozen=True)
+class ItemFeatures(CausalFeatures):
+    """States of histories of items. `tokens` are what was read, `embedding` has a row for every item there is."""
+
+    earlier: Ragged | None = field(default=None)
+    """Items of each history that were too long ago to be read, for heads that leave out what a user knows."""

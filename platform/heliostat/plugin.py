@@ -24,6 +24,7 @@ from heliostat.features import (
     Decoder,
     Features,
     FeatureSpec,
+    ItemFeatures,
     PooledFeatures,
     Seq2SeqFeatures,
     TabularFeatures,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from heliostat.heads.classification import Classification
     from heliostat.heads.multilabel import MultiLabel
+    from heliostat.heads.ranking import Ranking
     from heliostat.heads.regression import Regression
     from heliostat.heads.risk import Risk, Risky
     from heliostat.heads.tagging import Tagging
@@ -46,9 +48,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Baseline", "Batch", "CausalFeatures", "Chart", "Classification", "Column", "Component", "DataAdapter",
     "DataError", "Decoder", "Demo", "Draws", "Encoded", "Encoder", "EncoderModule", "FeatureSpec", "Features",
-    "Field", "HeadModule", "HeliostatError", "MeasuringModule", "Metric", "MultiLabel", "Name", "PooledFeatures",
-    "Ragged", "Record", "Registry", "Regression", "RejectedRecord", "Risk", "Risky", "Row", "Seq2SeqFeatures",
-    "Settings", "TabularFeatures", "Tagging", "Tally", "TaskHead", "TokenFeatures", "Vocabulary",
+    "Field", "HeadModule", "HeliostatError", "ItemFeatures", "MeasuringModule", "Metric", "MultiLabel", "Name",
+    "PooledFeatures", "Ragged", "Ranking", "Record", "Registry", "Regression", "RejectedRecord", "Risk", "Risky",
+    "Row", "Seq2SeqFeatures", "Settings", "TabularFeatures", "Tagging", "Tally", "TaskHead", "TokenFeatures",
+    "Vocabulary",
 ]  # fmt: skip
 
 
@@ -274,6 +277,10 @@ class Demo(Component):
         """The answer as labelled bars, 0 to 1. By default its `probabilities`."""
         return dict(answer.get("probabilities", {}))
 
+    def choices(self) -> Mapping[str, Sequence[tuple[str, str]]]:
+        """For fields that are lists of texts: what may be picked, as (what is shown, what is sent). By default none."""
+        return {}
+
     def details(self, answer: Row) -> Row:
         """Fields of the answer to show beside the bars. By default all that are plain values."""
         return {key: value for key, value in answer.items() if isinstance(value, (str, int, float))}
@@ -290,6 +297,7 @@ _HEADS = {
     "Tagging": "tagging",
     "Risk": "risk",
     "Risky": "risk",
+    "Ranking": "ranking",
 }
 
 

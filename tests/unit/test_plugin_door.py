@@ -18,9 +18,10 @@ from heliostat.plugin import Classification, Column, DataAdapter, Demo, Settings
 DOOR = [
     "Baseline", "Batch", "CausalFeatures", "Chart", "Classification", "Column", "Component", "DataAdapter",
     "DataError", "Decoder", "Demo", "Draws", "Encoded", "Encoder", "EncoderModule", "FeatureSpec", "Features",
-    "Field", "HeadModule", "HeliostatError", "MeasuringModule", "Metric", "MultiLabel", "Name", "PooledFeatures",
-    "Ragged", "Record", "Registry", "Regression", "RejectedRecord", "Risk", "Risky", "Row", "Seq2SeqFeatures",
-    "Settings", "TabularFeatures", "Tagging", "Tally", "TaskHead", "TokenFeatures", "Vocabulary",
+    "Field", "HeadModule", "HeliostatError", "ItemFeatures", "MeasuringModule", "Metric", "MultiLabel", "Name",
+    "PooledFeatures", "Ragged", "Ranking", "Record", "Registry", "Regression", "RejectedRecord", "Risk", "Risky",
+    "Row", "Seq2SeqFeatures", "Settings", "TabularFeatures", "Tagging", "Tally", "TaskHead", "TokenFeatures",
+    "Vocabulary",
 ]  # fmt: skip
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy.typing as npt
 
 from heliostat.component import Row, closest
 from heliostat.errors import DataError, RejectedRecord
-from heliostat.run import ColumnSplit, DateSplit, HashSplit, LastSplit, SplitSettings, TimeSplit
+from heliostat.run import ColumnSplit, DateSplit, HashSplit, LastSplit, SequenceSplit, SplitSettings, TimeSplit
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
@@ -41,9 +42,39 @@ def key_of(split: SplitSettings, values: Row, takes: Sequence[str]) -> Any:
         return unit([values.get(name) for name in split.key or takes])
     if isinstance(split, (TimeSplit, DateSplit)):
         return _present(values, split.column)
+    if isinstance(split, SequenceSplit):
+        raise TypeError("a sequence split cuts examples: take parts_of")
     if isinstance(split, LastSplit):
         return (json.dumps(_present(values, split.key)), _present(values, split.order))
     return _named(split, _present(values, split.column))
+
+
+def parts_of(split: SequenceSplit, values: Row) -> Iterator[tuple[Split, Row]]:
+    """The example of each split that one sequence is cut into; a short one gives none for valid or test.
+
+    Raises DataError when the field holds no list.
+    """
+    sequence = values.get(split.field)
+    if not isinstance(sequence, list):
+        kind = "nothing" if sequence is None else f"a {type(sequence).__name__}"
+        raise DataError(f"data.split.field: '{split.field}' must hold a list in order; the examples have {kind} there.")
+    first, second = _cuts(split, len(sequence))
+    ends = {"train": (0, first), "valid": (first, second), "test": (second, len(sequence))}
+    for name in SPLITS:
+        start, end = ends[name]
+        if name == "train":
+            yield name, {**values, split.field: sequence[:end], split.rest: []}
+        elif start < end:
+            yield name, {**values, split.field: sequence[:start], split.rest: sequence[start:end]}
+
+
+def _cuts(split: SequenceSplit, length: int) -> tuple[int, int]:
+    """Where valid and test begin in a sequence of this length. The first element is always trained on."""
+    if split.last is not None:
+        return (length - 2 * split.last, length - split.last) if length > 2 * split.last else (length, length)
+    valid, test = split.shares
+    second = max(1, math.floor(length * (1.0 - test) + 1e-9))  # as much is tested on as the share says, or more
+    return max(1, min(second, math.floor(length * (1.0 - test - valid) + 1e-9))), second
 
 
 def unit(key: Sequence[Any]) -> float:
@@ -137,6 +168,7 @@ _MEND = {
     "time": "Raise data.split.valid and data.split.test, or choose a data.split.column with more moments.",
     "date": "Move data.split.valid_from and data.split.test_from into the time that the examples span.",
     "last": "Users need three examples or more; check data.split.key, or take data.split.by=hash.",
+    "sequence": "Give longer sequences, or raise data.split.valid and data.split.test.",
     "column": "Mark some examples with that split in the source, or take data.split.by=hash.",
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,13 +23,13 @@ from heliostat.data.missing import check_columns
 from heliostat.data.rejects import Reject, RejectLog, check_rejects
 from heliostat.data.shards import write_shards
 from heliostat.data.sources import Source
-from heliostat.data.split import SPLITS, Split, assign, key_of
+from heliostat.data.split import SPLITS, Split, assign, key_of, parts_of
 from heliostat.data.stats import Stats
 from heliostat.data.stored import Stored, StoredWriter, num_rows, read_stored, read_values
 from heliostat.data.suspects import suspects
 from heliostat.errors import DataError, RejectedRecord
 from heliostat.plugin import Encoder, TaskHead
-from heliostat.run import Run, build
+from heliostat.run import Run, SequenceSplit, build
 
 
 @dataclass
@@ -45,6 +45,8 @@ class Preparation:
     """Where the list of rejects lies after they stop the run, when the work folder is gone."""
     num_records: int = 0
     stats: Stats = field(default_factory=Stats)
+    firsts: list[int] = field(default_factory=list)
+    """For each example the place of the first one that was cut from the same sequence; else its own."""
 
     def build(self) -> dict[Split, int]:
         """All stages; the count of examples of each split."""
@@ -75,13 +77,14 @@ class Preparation:
                 self.num_records += made.num_records
                 for outcome in made.outcomes:
                     try:
-                        example = _accepted(outcome)
-                        key = key_of(self.run.data.split, example.carried | example.values, takes)
+                        keyed = list(self._keyed(_accepted(outcome), takes))
                     except RejectedRecord as error:
                         self.rejects.add(Reject(outcome.place, str(error)))
                         continue
-                    keys.append(key)
-                    spool.add(_stored(identify(example.values), example))
+                    self.firsts += [len(keys)] * len(keyed)
+                    for key, example in keyed:
+                        keys.append(key)
+                        spool.add(_stored(identify(example.values), example))
                 if self.num_records // CHUNK > told:
                     told = self.num_records // CHUNK
                     self.progress("reading", self.num_records, None)
@@ -93,6 +96,14 @@ class Preparation:
                 f"{type(maker.adapter).__name__} leaves all of them out. Check the adapter's settings."
             )
         return keys
+
+    def _keyed(self, example: Example, takes: Sequence[str]) -> Iterator[tuple[Any, Example]]:
+        """The example with its split key; where sequences are cut, one for each split that gets a part."""
+        split = self.run.data.split
+        if isinstance(split, SequenceSplit):
+            yield from ((name, example._replace(values=values)) for name, values in parts_of(split, example.values))
+        else:
+            yield key_of(split, example.carried | example.values, takes), example
 
     def _refuse_rejects(self, maker: ExampleMaker) -> None:
         reasons = Counter(dict(self.rejects.reasons.most_common()))
@@ -119,12 +130,19 @@ class Preparation:
         (spool / "all.parquet").unlink()
 
     def _kept(self, count: int) -> Any:
-        """The places of the examples with the smallest ids, which are hashes: an even draw over the source."""
+        """The places of the examples with the smallest ids, which are hashes: an even draw over the source.
+
+        The parts of a sequence that was cut stay together, and count as one.
+        """
         limit = self.run.data.limit
         if limit is None or limit >= count:
             return np.arange(count)
-        ids = (stored.id for stored in read_stored(self.work / "spool" / "all.parquet"))
-        return np.sort(np.argsort(np.fromiter(ids, dtype=np.uint64, count=count), kind="stable")[:limit])
+        stored = read_stored(self.work / "spool" / "all.parquet")
+        ids = np.fromiter((each.id for each in stored), dtype=np.uint64, count=count)
+        firsts = np.array(self.firsts, dtype=np.int64)
+        wholes = np.flatnonzero(np.arange(count) == firsts)
+        chosen = wholes[np.argsort(ids[wholes], kind="stable")[:limit]]
+        return np.flatnonzero(np.isin(firsts, chosen))
 
     def _fit(self, encoder: Encoder, head: TaskHead) -> None:
         train = self.work / "spool" / "train.parquet"

@@ -20,11 +20,16 @@ class FormField(NamedTuple):
     """Whether the control holds JSON text, for fields that no single control fits."""
 
 
-def build_form(schema: Mapping[str, Any]) -> list[FormField]:
+Choices = Mapping[str, Sequence[tuple[str, str]]]
+"""For list fields what may be picked: (what is shown, what is sent)."""
+
+
+def build_form(schema: Mapping[str, Any], choices: Choices | None = None) -> list[FormField]:
     """Controls for the properties of a record, made inside the current Blocks."""
     required = set(schema.get("required", ()))
     fields = schema.get("properties", {}).items()
-    return [_field(name, _resolved(schema, rule), name in required) for name, rule in fields]
+    offered = choices or {}
+    return [_field(name, _resolved(schema, rule), name in required, offered.get(name)) for name, rule in fields]
 
 
 def _resolved(schema: Mapping[str, Any], rule: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -35,13 +40,18 @@ def _resolved(schema: Mapping[str, Any], rule: Mapping[str, Any]) -> Mapping[str
     return {**options[0], **rule} if len(options) == 1 else rule
 
 
-def _field(name: str, rule: Mapping[str, Any], is_required: bool) -> FormField:
+def _field(
+    name: str, rule: Mapping[str, Any], is_required: bool, choices: Sequence[tuple[str, str]] | None
+) -> FormField:
     words: dict[str, Any] = {
         "label": name.replace("_", " ") + ("" if is_required else " (optional)"),
         "elem_id": f"field-{name}",
     }
     words["info"] = rule.get("description")
     kind = rule.get("type")
+    if choices and kind == "array":
+        pick = {"choices": list(choices), "value": [], "multiselect": True, "allow_custom_value": True}
+        return FormField(name, gr.Dropdown(**pick, **words), False)
     if "enum" in rule:
         return FormField(name, gr.Dropdown(choices=list(rule["enum"]), value=rule.get("default"), **words), False)
     if kind == "boolean":

@@ -33,7 +33,7 @@ def draw_model(client: Client, name: str, demo: Demo | None = None) -> None:
     gr.Markdown(f"# {demo.title or name.replace('-', ' ').capitalize()}\n{demo.description}")
     with gr.Row(equal_height=False):
         with gr.Column(scale=3):
-            fields = build_form(about["takes"])
+            fields = build_form(about["takes"], demo.choices())
             ask = gr.Button("Ask", variant="primary", elem_id="ask")
             samples = [values_of(fields, sample) for sample in about["samples"]]
             if samples:

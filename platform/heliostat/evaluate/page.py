@@ -20,6 +20,7 @@ from heliostat.evaluate.table import MODEL, Predictions
 from heliostat.heads.classification import Classification
 from heliostat.heads.classification_metrics import CALIBRATION_BINS, reliability
 from heliostat.plugin import Chart, TaskHead
+from heliostat.run import protocol
 
 MAX_CLASSES = 60
 """Classes up to which a confusion matrix can be read."""
@@ -57,6 +58,7 @@ def write_page(report: Report, head: TaskHead, predictions: Predictions, curves:
         report=report,
         head=head,
         verdict=verdict(report),
+        protocol=protocol(report.run["data"]["split"]),
         overall=[report.primary, *(name for name in names if name != report.primary)],
         by_class=[name for name in report.scores if name not in names],
         notes=list(_notes(report)),

@@ -19,7 +19,16 @@ from heliostat.run.settings import (
     TrainSettings,
     build,
 )
-from heliostat.run.splits import ColumnSplit, DateSplit, HashSplit, LastSplit, SplitSettings, TimeSplit
+from heliostat.run.splits import (
+    ColumnSplit,
+    DateSplit,
+    HashSplit,
+    LastSplit,
+    SequenceSplit,
+    SplitSettings,
+    TimeSplit,
+    protocol,
+)
 from heliostat.run.text import render
 
 __all__ = [
@@ -41,6 +50,7 @@ __all__ = [
     "RmsProp",
     "Run",
     "ScalingSettings",
+    "SequenceSplit",
     "Sgd",
     "SplitSettings",
     "TimeSplit",
@@ -52,6 +62,7 @@ __all__ = [
     "nested",
     "parent_address",
     "pinned",
+    "protocol",
     "read",
     "render",
     "runs",

@@ -26,7 +26,7 @@ class DataSettings(Settings):
     """`path`, `glob*`, `package:pkg/file`, `pypi:name==version/file#sha256=...`, `hf:...`."""
     split: SplitSettings = HashSplit()
     limit: Count | None = None
-    """Keep this many examples, drawn evenly over the source; None keeps all."""
+    """Keep this many examples, drawn evenly over the source; None keeps all. Cut sequences count once."""
     max_rejected: Fraction = 0.01
     """Share of the records that may be rejected before the run stops."""
     engine: Literal["auto", "local", "ray"] = "auto"
