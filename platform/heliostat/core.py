@@ -9,7 +9,9 @@ from heliostat.baselines.mean import MeanBaseline
 from heliostat.baselines.ridge import RidgeBaseline
 from heliostat.baselines.tfidf import TfidfBaseline
 from heliostat.baselines.tfidf_labels import TfidfLabelsBaseline
+from heliostat.baselines.tfidf_segments import TfidfSegmentsBaseline
 from heliostat.encoders.causal_text import CausalTextEncoder
+from heliostat.encoders.segments import SegmentsEncoder
 from heliostat.encoders.seq2seq_text import Seq2SeqTextEncoder
 from heliostat.encoders.text import TextEncoder
 from heliostat.heads.bert import Bert
@@ -19,6 +21,7 @@ from heliostat.heads.denoising import Denoising
 from heliostat.heads.masked_lm import MaskedLM
 from heliostat.heads.multilabel import MultiLabel
 from heliostat.heads.regression import Regression
+from heliostat.heads.segments import SegmentLabels
 from heliostat.heads.sentences import NextSentence, SentenceOrder
 from heliostat.plugin import Registry
 
@@ -30,6 +33,7 @@ def register(registry: Registry) -> None:
     registry.add("text", TextEncoder)
     registry.add("causal_text", CausalTextEncoder)
     registry.add("seq2seq_text", Seq2SeqTextEncoder)
+    registry.add("segments", SegmentsEncoder)
     registry.add("classification", Classification)
     registry.add("masked_lm", MaskedLM)
     registry.add("next_sentence", NextSentence)
@@ -39,8 +43,10 @@ def register(registry: Registry) -> None:
     registry.add("denoising", Denoising)
     registry.add("multilabel", MultiLabel)
     registry.add("regression", Regression)
+    registry.add("segment_labels", SegmentLabels)
     registry.add("tfidf", TfidfBaseline)
     registry.add("tfidf_labels", TfidfLabelsBaseline)
+    registry.add("tfidf_segments", TfidfSegmentsBaseline)
     registry.add("ridge", RidgeBaseline)
     registry.add("mean", MeanBaseline)
     registry.add("majority", MajorityBaseline)

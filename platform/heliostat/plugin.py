@@ -27,6 +27,7 @@ from heliostat.features import (
     Features,
     FeatureSpec,
     PooledFeatures,
+    SegmentFeatures,
     Seq2SeqFeatures,
     TokenFeatures,
     Vocabulary,
@@ -37,16 +38,18 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor, nn
 
+    from heliostat.adapters.documents import Documents, split_sentences
     from heliostat.heads.classification import Classification
     from heliostat.heads.multilabel import MultiLabel
     from heliostat.heads.regression import Regression
+    from heliostat.heads.segments import SegmentLabels
 
 __all__ = [
     "Baseline", "Batch", "CausalFeatures", "Classification", "Column", "Component", "DataAdapter", "DataError",
-    "Decoder", "Demo", "Draws", "Encoded", "Encoder", "EncoderModule", "FeatureSpec", "Features", "Field",
+    "Decoder", "Demo", "Documents", "Draws", "Encoded", "Encoder", "EncoderModule", "FeatureSpec", "Features", "Field",
     "HeadModule", "HeliostatError", "MeasuringModule", "Metric", "MultiLabel", "Name", "PooledFeatures",
-    "Ragged", "Record", "Registry", "Regression", "RejectedRecord", "Row", "Seq2SeqFeatures", "Settings",
-    "Tally", "TaskHead", "TokenFeatures", "Vocabulary",
+    "Ragged", "Record", "Registry", "Regression", "RejectedRecord", "Row", "SegmentFeatures", "SegmentLabels",
+    "Seq2SeqFeatures", "Settings", "Tally", "TaskHead", "TokenFeatures", "Vocabulary", "split_sentences",
 ]  # fmt: skip
 
 Tally = dict[str, "npt.NDArray[np.float64]"]
@@ -286,11 +289,18 @@ class Demo(Component):
         return {key: value for key, value in answer.items() if isinstance(value, (str, int, float))}
 
 
-_HEADS = {"Classification": "classification", "MultiLabel": "multilabel", "Regression": "regression"}
+_LATER = {
+    "Classification": "heads.classification",
+    "Documents": "adapters.documents",
+    "MultiLabel": "heads.multilabel",
+    "Regression": "heads.regression",
+    "SegmentLabels": "heads.segments",
+    "split_sentences": "adapters.documents",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # Generic heads come in by the door themselves, so they are reached when asked for.
-    if name in _HEADS:
-        return getattr(import_module(f"heliostat.heads.{_HEADS[name]}"), name)
+    # Generic components come in by the door themselves, so they are reached when asked for.
+    if name in _LATER:
+        return getattr(import_module(f"heliostat.{_LATER[name]}"), name)
     raise AttributeError(f"module 'heliostat.plugin' has no attribute '{name}'")

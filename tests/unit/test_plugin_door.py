@@ -17,10 +17,10 @@ from heliostat.plugin import Classification, Column, DataAdapter, Demo, Settings
 
 DOOR = [
     "Baseline", "Batch", "CausalFeatures", "Classification", "Column", "Component", "DataAdapter", "DataError",
-    "Decoder", "Demo", "Draws", "Encoded", "Encoder", "EncoderModule", "FeatureSpec", "Features", "Field",
+    "Decoder", "Demo", "Documents", "Draws", "Encoded", "Encoder", "EncoderModule", "FeatureSpec", "Features", "Field",
     "HeadModule", "HeliostatError", "MeasuringModule", "Metric", "MultiLabel", "Name", "PooledFeatures",
-    "Ragged", "Record", "Registry", "Regression", "RejectedRecord", "Row", "Seq2SeqFeatures", "Settings",
-    "Tally", "TaskHead", "TokenFeatures", "Vocabulary",
+    "Ragged", "Record", "Registry", "Regression", "RejectedRecord", "Row", "SegmentFeatures", "SegmentLabels",
+    "Seq2SeqFeatures", "Settings", "Tally", "TaskHead", "TokenFeatures", "Vocabulary", "split_sentences",
 ]  # fmt: skip
 
 

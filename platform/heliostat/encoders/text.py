@@ -211,13 +211,17 @@ class TextEncoder(Encoder):
 
         Raises RunError when the pretrained weights cannot be had, HeliostatError for a model that needs padding.
         """
-        from heliostat.encoders.pretrained import load_transformer
         from heliostat.encoders.text_module import TextModule, prove
 
-        address = None if self._weights_follow else self.config.pretrained
-        module = TextModule(load_transformer(self._fitted()[0], address), self.config.pooling, self.gives)
+        module = TextModule(self.transformer(), self.config.pooling, self.gives)
         prove(module)
         return module
+
+    def transformer(self) -> Any:
+        """The transformer inside the module, fresh, pretrained, or waiting for the weights of a checkpoint."""
+        from heliostat.encoders.pretrained import load_transformer
+
+        return load_transformer(self._fitted()[0], None if self._weights_follow else self.config.pretrained)
 
     def depth_of(self, parameter: str) -> int | None:
         """0 for embeddings, k for the k-th layer, by the names that transformers gives them."""
