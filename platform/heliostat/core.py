@@ -9,6 +9,7 @@ from heliostat.baselines.mean import MeanBaseline
 from heliostat.baselines.ridge import RidgeBaseline
 from heliostat.baselines.tfidf import TfidfBaseline
 from heliostat.baselines.tfidf_labels import TfidfLabelsBaseline
+from heliostat.baselines.tfidf_paths import TfidfPathsBaseline
 from heliostat.baselines.tfidf_segments import TfidfSegmentsBaseline
 from heliostat.encoders.causal_text import CausalTextEncoder
 from heliostat.encoders.segments import SegmentsEncoder
@@ -18,6 +19,7 @@ from heliostat.heads.bert import Bert
 from heliostat.heads.causal_lm import CausalLM
 from heliostat.heads.classification import Classification
 from heliostat.heads.denoising import Denoising
+from heliostat.heads.hierarchy import Hierarchy
 from heliostat.heads.masked_lm import MaskedLM
 from heliostat.heads.multilabel import MultiLabel
 from heliostat.heads.regression import Regression
@@ -43,9 +45,11 @@ def register(registry: Registry) -> None:
     registry.add("denoising", Denoising)
     registry.add("multilabel", MultiLabel)
     registry.add("regression", Regression)
+    registry.add("hierarchy", Hierarchy)
     registry.add("segment_labels", SegmentLabels)
     registry.add("tfidf", TfidfBaseline)
     registry.add("tfidf_labels", TfidfLabelsBaseline)
+    registry.add("tfidf_paths", TfidfPathsBaseline)
     registry.add("tfidf_segments", TfidfSegmentsBaseline)
     registry.add("ridge", RidgeBaseline)
     registry.add("mean", MeanBaseline)

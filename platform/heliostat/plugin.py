@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from heliostat.adapters.documents import Documents, split_sentences
     from heliostat.heads.classification import Classification
+    from heliostat.heads.hierarchy import Hierarchy
     from heliostat.heads.multilabel import MultiLabel
     from heliostat.heads.regression import Regression
     from heliostat.heads.segments import SegmentLabels
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Baseline", "Batch", "CausalFeatures", "Classification", "Column", "Component", "DataAdapter", "DataError",
     "Decoder", "Demo", "Documents", "Draws", "Encoded", "Encoder", "EncoderModule", "FeatureSpec", "Features", "Field",
-    "HeadModule", "HeliostatError", "MeasuringModule", "Metric", "MultiLabel", "Name", "PooledFeatures",
+    "HeadModule", "HeliostatError", "Hierarchy", "MeasuringModule", "Metric", "MultiLabel", "Name", "PooledFeatures",
     "Ragged", "Record", "Registry", "Regression", "RejectedRecord", "Row", "SegmentFeatures", "SegmentLabels",
     "Seq2SeqFeatures", "Settings", "Tally", "TaskHead", "TokenFeatures", "Vocabulary", "split_sentences",
 ]  # fmt: skip
@@ -292,6 +293,7 @@ class Demo(Component):
 _LATER = {
     "Classification": "heads.classification",
     "Documents": "adapters.documents",
+    "Hierarchy": "heads.hierarchy",
     "MultiLabel": "heads.multilabel",
     "Regression": "heads.regression",
     "SegmentLabels": "heads.segments",

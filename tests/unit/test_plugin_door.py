@@ -18,7 +18,7 @@ from heliostat.plugin import Classification, Column, DataAdapter, Demo, Settings
 DOOR = [
     "Baseline", "Batch", "CausalFeatures", "Classification", "Column", "Component", "DataAdapter", "DataError",
     "Decoder", "Demo", "Documents", "Draws", "Encoded", "Encoder", "EncoderModule", "FeatureSpec", "Features", "Field",
-    "HeadModule", "HeliostatError", "MeasuringModule", "Metric", "MultiLabel", "Name", "PooledFeatures",
+    "HeadModule", "HeliostatError", "Hierarchy", "MeasuringModule", "Metric", "MultiLabel", "Name", "PooledFeatures",
     "Ragged", "Record", "Registry", "Regression", "RejectedRecord", "Row", "SegmentFeatures", "SegmentLabels",
     "Seq2SeqFeatures", "Settings", "Tally", "TaskHead", "TokenFeatures", "Vocabulary", "split_sentences",
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from heliostat.plugin import Registry
+from heliostat_medical.diagnoses import Chapters, Diagnoses
 from heliostat_medical.pubmed import Abstracts, Headings, RoleSentences
 from heliostat_medical.roles import Roles
 
@@ -12,4 +13,6 @@ def register(registry: Registry) -> None:
     registry.add("abstracts", Abstracts)
     registry.add("role_sentences", RoleSentences)
     registry.add("headings", Headings)
+    registry.add("diagnoses", Diagnoses)
     registry.add("roles", Roles)
+    registry.add("chapters", Chapters)
