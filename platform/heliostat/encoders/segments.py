@@ -17,7 +17,7 @@ from heliostat.features import SegmentFeatures, TokenFeatures
 from heliostat.plugin import Encoded
 
 if TYPE_CHECKING:
-    from torch import nn
+    from heliostat.encoders.text_module import TextModule
 
 SEGMENTS = "segments"
 """The column that says how many tokens each text has in its example, the mark at its end included."""
@@ -89,14 +89,11 @@ class SegmentsEncoder(TextEncoder):
             raise DataError(f"encoder.fields names '{field}', which must be a list of one text or more.")
         return tuple(texts)
 
-    def module(self) -> nn.Module:
-        """A SegmentsModule: pretrained where the run says so, unless the weights of a checkpoint follow."""
+    def module_type(self) -> type[TextModule]:
+        """The module that gives a vector for each text."""
         from heliostat.encoders.segments_module import SegmentsModule
-        from heliostat.encoders.text_module import prove
 
-        module = SegmentsModule(self.transformer(), self.config.pooling, self.gives)
-        prove(module)
-        return module
+        return SegmentsModule
 
 
 def fitted(lengths: Sequence[int], room: int) -> list[int]:
