@@ -280,6 +280,8 @@ class Demo(Component):
 
     title: ClassVar[str] = ""
     description: ClassVar[str] = ""
+    moved_by: ClassVar[str] = ""
+    """A text field whose words are left out one at a time, so that those that moved the answer are marked."""
 
     def bars(self, answer: Row) -> Mapping[str, float]:
         """The answer as labelled bars, 0 to 1. By default its `probabilities`."""
@@ -288,6 +290,10 @@ class Demo(Component):
     def details(self, answer: Row) -> Row:
         """Fields of the answer to show beside the bars. By default all that are plain values."""
         return {key: value for key, value in answer.items() if isinstance(value, (str, int, float))}
+
+    def marks(self, record: Row, answer: Row) -> Sequence[tuple[str, str | None]]:
+        """Parts of a text, in order, each with the class by which it is coloured; by default none."""
+        return ()
 
 
 _LATER = {

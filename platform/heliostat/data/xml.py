@@ -42,17 +42,17 @@ def columns(path: Path, name: str, records: str | None) -> dict[str, str]:
 
 
 def rows(path: Path, name: str, records: str | None) -> Iterator[tuple[int, Row | RejectedRecord]]:
-    """The records in order, numbered from 1; one that holds text alone is there as RejectedRecord.
+    """The records in order, numbered from 1; one that is empty is there as RejectedRecord.
 
     `records` is the name of their elements; None takes the children of the root. Raises DataError for what is no XML.
     """
     found = (element for element, is_record in _elements(path, name, records) if is_record)
     for number, element in enumerate(found, 1):
         value = value_of(element)
-        yield (
-            number,
-            value if isinstance(value, dict) else RejectedRecord("the element has neither child nor attribute"),
-        )
+        if value is None:
+            yield number, RejectedRecord("the element is empty")
+        else:
+            yield number, value if isinstance(value, dict) else {"#text": value}
 
 
 def value_of(element: Element) -> Any:
@@ -139,6 +139,6 @@ def _no_records(name: str, records: str | None, others: Counter[str]) -> DataErr
     if records is None:
         return DataError(f"{name}: the root has no child that could be a record.")
     there = [tag for tag, _ in others.most_common(8)]
-    guess = closest(records, list(others))
+    guess = closest(records, [tag for tag in others if 2 * len(tag) > len(records)])
     hint = f"Did you mean '{guess}'?" if guess else f"There are: {', '.join(there)}."
     return DataError(f"{name}: no element is named '{records}', which the option 'records' asks for. {hint}")

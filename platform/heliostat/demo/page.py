@@ -10,6 +10,7 @@ import gradio as gr
 from heliostat.component import Row
 from heliostat.demo.corrections import keep_correction
 from heliostat.demo.form import FormField, build_form, record_from, values_of
+from heliostat.demo.marks import draw_marks, marks_of
 from heliostat.errors import ServeError
 from heliostat.plugin import Demo
 from heliostat.serve.client import Client
@@ -46,8 +47,9 @@ def draw_model(client: Client, name: str, demo: Demo | None = None) -> None:
                 gr.Markdown(f"**{about['notice']}**", elem_id="notice")
             state = gr.State(None)
             correct = _draw_correction(name, about.get("targets", ()), state)
+    marks = draw_marks()
     inputs = [field.control for field in fields]
-    outputs = [bars, facts, details, state, *correct]
+    outputs = [bars, facts, details, state, *correct, marks]
     answer = _answerer(client, name, demo, fields, about.get("targets", ()))
     ask.click(answer, inputs, outputs, api_name=f"ask-{name}")
 
@@ -57,6 +59,7 @@ def _answerer(client: Client, name: str, demo: Demo, fields: list[FormField], ta
         try:
             record = record_from(fields, values)
             reply = client.ask(name, [record])
+            marks = marks_of(client, name, demo, record, reply.predictions[0])
         except (ServeError, ValueError) as error:
             raise gr.Error(str(error), print_exception=False) from None
         prediction = reply.predictions[0]
@@ -65,7 +68,7 @@ def _answerer(client: Client, name: str, demo: Demo, fields: list[FormField], ta
         others = {key: value for key, value in prediction.items() if key not in {"probabilities", "label"}}
         asked = {"record": record, "prediction": prediction, "version": reply.version}
         shown = gr.Label(value=bars) if bars else gr.Label(value=str(next(iter(prediction.values()), "")))
-        return [shown, facts, gr.JSON(value=others, visible=bool(others)), asked, *_choices(prediction, targets)]
+        return [shown, facts, gr.JSON(value=others, visible=bool(others)), asked, *_choices(prediction, targets), marks]
 
     return answer
 

@@ -36,10 +36,9 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from torch import Tensor, nn
 
-    from heliostat.encoders.text_module import TextModule
-
     from heliostat.encoders.adapted import Adapted
     from heliostat.encoders.base import Base
+    from heliostat.encoders.text_module import TextModule
 
 PAIR_START = "pair_start"
 """The column that says where the second text of a pair begins in its example; absent where there is one text."""

@@ -93,7 +93,7 @@ class HierarchyModule(nn.Module):
         ]
 
     def _log_probabilities(self, logits: list[Tensor]) -> list[Tensor]:
-        """Of each level [examples, classes]: that of a class is its parent's and its own among the parent's children."""
+        """Of each level [examples, classes]: a class has its parent's and its own among the parent's children."""
         scores = (logits[0].log_softmax(-1) + self.get_buffer("offsets")) / self.temperature
         found = [scores.log_softmax(-1)]
         for place, level in enumerate(logits[1:], 1):

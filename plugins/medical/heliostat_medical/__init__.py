@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from heliostat.plugin import Registry
 from heliostat_medical.diagnoses import Chapters, Diagnoses
+from heliostat_medical.headings import MeshHeadings
 from heliostat_medical.pubmed import Abstracts, Headings, RoleSentences
 from heliostat_medical.roles import Roles
 
@@ -16,3 +17,4 @@ def register(registry: Registry) -> None:
     registry.add("diagnoses", Diagnoses)
     registry.add("roles", Roles)
     registry.add("chapters", Chapters)
+    registry.add("mesh", MeshHeadings)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from heliostat.plugin import Column, DataAdapter, Demo, Field, Hierarchy, Record, RejectedRecord, Row, Settings
-from heliostat_medical.roles import NOTICE
+from heliostat_medical.notice import NOTICE
 
 
 class Diagnoses(DataAdapter):

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from heliostat.plugin import Column, DataAdapter, Documents, Field, RejectedRecord, Row, Settings, split_sentences
+from heliostat_medical.headings import FREQUENT
 
 ROLES = ("background", "objective", "methods", "results", "conclusions")
 """What a sentence is for: the categories that the National Library of Medicine gives to the sections of abstracts."""
@@ -95,8 +96,8 @@ class Headings(DataAdapter):
     class Config(CitationSettings):
         """Which headings are learned."""
 
-        headings: Annotated[tuple[str, ...], Field(min_length=2)]
-        """The headings that count; an abstract with none of them has an empty list."""
+        headings: Annotated[tuple[str, ...], Field(min_length=2)] = FREQUENT
+        """The headings that count, as in `head.labels`; an abstract with none of them has an empty list."""
 
     split_by: ClassVar[tuple[str, ...]] = ("document",)
 

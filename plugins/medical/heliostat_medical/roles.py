@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar
 
 from heliostat.plugin import Demo, Field, Record, Row, SegmentLabels
+from heliostat_medical.notice import NOTICE
 from heliostat_medical.pubmed import ROLES
-
-NOTICE = "Not for clinical decisions."
 
 Sentence = Annotated[str, Field(min_length=1, max_length=5_000, pattern=r"\S")]
 
@@ -28,6 +28,15 @@ class RolesDemo(Demo):
         "Each sentence is read in the light of the others and given one of five roles: background, objective, methods, "
         "results or conclusions. The model has read abstracts of PubMed whose authors named their sections."
     )
+
+    def bars(self, answer: Row) -> Mapping[str, float]:
+        """How much of the abstract each role takes."""
+        labels = answer["labels"]
+        return {role: labels.count(role) / len(labels) for role in ROLES if role in labels}
+
+    def marks(self, record: Row, answer: Row) -> Sequence[tuple[str, str | None]]:
+        """Each sentence in the colour of its role."""
+        return list(zip([f"{text} " for text in record["texts"]], answer["labels"], strict=True))
 
 
 class Roles(SegmentLabels):
