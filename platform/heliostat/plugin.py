@@ -14,8 +14,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from heliostat.batch import Batch, Draws, Encoded, Ragged
@@ -31,11 +29,11 @@ from heliostat.features import (
     Seq2SeqFeatures,
     TokenFeatures,
     Vocabulary,
-)
+)  # fmt: skip
 from heliostat.registry import Registry
+from heliostat.scoring import Metric, Tally
 
 if TYPE_CHECKING:
-    import pandas as pd
     from torch import Tensor, nn
 
     from heliostat.adapters.documents import Documents, split_sentences
@@ -52,9 +50,6 @@ __all__ = [
     "Ragged", "Record", "Registry", "Regression", "RejectedRecord", "Row", "SegmentFeatures", "SegmentLabels",
     "Seq2SeqFeatures", "Settings", "Tally", "TaskHead", "TokenFeatures", "Vocabulary", "split_sentences",
 ]  # fmt: skip
-
-Tally = dict[str, "npt.NDArray[np.float64]"]
-"""Sums over predictions that add up across batches and workers: a confusion matrix, a squared error and its count."""
 
 
 class Record(BaseModel):
@@ -165,18 +160,6 @@ class MeasuringModule(Protocol):
 
     def measure(self, features: Any, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """What `loss` gives, and from the same pass the sums that `TaskHead.scores` reads."""
-        ...
-
-
-class Metric(Protocol):
-    """A score over the table of predictions: one row an example, targets as `target_<field>` beside predictions.
-
-    NaN or a ValueError says that it is undefined there. With a method `resampled(table, counts)` it scores many
-    bootstrap resamples at once, which makes intervals fast (`heliostat.evaluate.intervals.ResampledMetric`).
-    """
-
-    def __call__(self, table: pd.DataFrame) -> float:
-        """The score of the rows of `table`."""
         ...
 
 
@@ -297,14 +280,10 @@ class Demo(Component):
 
 
 _LATER = {
-    "Classification": "heads.classification",
-    "Documents": "adapters.documents",
-    "Hierarchy": "heads.hierarchy",
-    "MultiLabel": "heads.multilabel",
-    "Regression": "heads.regression",
-    "SegmentLabels": "heads.segments",
+    "Classification": "heads.classification", "Documents": "adapters.documents", "Hierarchy": "heads.hierarchy",
+    "MultiLabel": "heads.multilabel", "Regression": "heads.regression", "SegmentLabels": "heads.segments",
     "split_sentences": "adapters.documents",
-}
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

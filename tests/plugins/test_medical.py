@@ -27,7 +27,8 @@ XML = """<PubmedArticleSet>
 <AbstractText Label="WAYS" NlmCategory="METHODS">Ten birds were heard, with CO<sub>2</sub> at 5 %.</AbstractText>
 <AbstractText Label="END" NlmCategory="CONCLUSIONS">They sing for joy.</AbstractText></Abstract><Language>eng</Language>
 </Article><MeshHeadingList><MeshHeading><DescriptorName UI="D0">Animals</DescriptorName>
-<QualifierName>song</QualifierName></MeshHeading><MeshHeading><DescriptorName UI="D1">Songbirds</DescriptorName></MeshHeading></MeshHeadingList>
+<QualifierName>song</QualifierName></MeshHeading>
+<MeshHeading><DescriptorName UI="D1">Songbirds</DescriptorName></MeshHeading></MeshHeadingList>
 </MedlineCitation></PubmedArticle>
 <PubmedArticle><MedlineCitation><PMID>12</PMID><Article><Abstract><AbstractText>One text. Without roles.</AbstractText>
 </Abstract><Language>eng</Language></Article></MedlineCitation></PubmedArticle>

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from heliostat.component import Row, closest
 from heliostat.errors import DataError, RejectedRecord
@@ -128,7 +128,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
             yield file
             return
         with gzip.open(file) as content:
-            yield content
+            yield cast(IO[bytes], content)
 
 
 def _local(tag: Any) -> str:

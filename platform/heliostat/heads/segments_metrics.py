@@ -6,7 +6,7 @@ intervals that drew single texts would be too narrow.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ class _Resampled(Protocol):
 def over_segments(metric: Metric) -> Metric:
     """A score of single texts as one of examples; `metric` has the method `resampled`."""
     assert hasattr(metric, "resampled"), f"{type(metric).__name__} scores no resamples"
-    return OverSegments(metric)
+    return OverSegments(cast(_Resampled, metric))
 
 
 class OverSegments:
@@ -36,7 +36,7 @@ class OverSegments:
 
     def __init__(self, metric: _Resampled) -> None:
         self.metric = metric
-        self._flat: tuple[Any, pd.DataFrame, Values] | None = None
+        self._flat: tuple[pd.DataFrame, pd.DataFrame, npt.NDArray[np.int64]] | None = None
 
     def __call__(self, table: pd.DataFrame) -> float:
         """The score of one table."""
@@ -47,7 +47,7 @@ class OverSegments:
         texts, owners = self._texts(table)
         return self.metric.resampled(texts, counts[:, owners])
 
-    def _texts(self, table: pd.DataFrame) -> tuple[pd.DataFrame, Any]:
+    def _texts(self, table: pd.DataFrame) -> tuple[pd.DataFrame, npt.NDArray[np.int64]]:
         """One row a text, and the example that it is of; kept, as each block of resamples asks for the same table."""
         import pandas as pd
 
@@ -60,6 +60,7 @@ class OverSegments:
                 }
             )
             shares = pd.DataFrame([each for row in table["probabilities"] for each in row]).add_prefix("probability_")
-            owners = np.repeat(np.arange(len(lists)), [len(labels) for labels in lists])
+            owners = np.repeat(np.arange(len(lists), dtype=np.int64), [len(labels) for labels in lists])
             self._flat = (table, pd.concat([flat, shares], axis=1), owners)
-        return self._flat[1], self._flat[2]
+        _, texts, owners = self._flat
+        return texts, owners
