@@ -271,8 +271,8 @@ class Demo(Component):
         return dict(answer.get("probabilities", {}))
 
     def details(self, answer: Row) -> Row:
-        """Fields of the answer to show beside the bars. By default all that are plain values."""
-        return {key: value for key, value in answer.items() if isinstance(value, (str, int, float))}
+        """Fields of the answer to show beside the bars. By default all but the class and the probabilities."""
+        return {key: value for key, value in answer.items() if key not in {"probabilities", "label"}}
 
     def marks(self, record: Row, answer: Row) -> Sequence[tuple[str, str | None]]:
         """Parts of a text, in order, each with the class by which it is coloured; by default none."""

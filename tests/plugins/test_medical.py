@@ -133,9 +133,10 @@ def test_a_citation_without_a_number_is_rejected() -> None:
 def test_pretraining_learns_from_no_abstract_that_roles_and_headings_choose_or_test_on() -> None:
     from heliostat.data.split import key_of
 
-    splits = [runs.load(f"medical/{name}").data.split for name in ("pretrain", "roles", "roles-pretrained", "mesh")]
+    names = ("pretrain", "roles", "roles-pretrained", "roles-minilm", "mesh")
+    splits = [runs.load(f"medical/{name}").data.split for name in names]
     assert len({split.model_dump_json() for split in splits}) == 1
-    sources = {runs.load(f"medical/{name}").data.source for name in ("pretrain", "roles", "roles-pretrained", "mesh")}
+    sources = {runs.load(f"medical/{name}").data.source for name in names}
     assert len(sources) == 1
     values = {"document": "12345", "text": "one", "next": "two"}
     others = {"document": "12345", "texts": ["another"]}
@@ -149,7 +150,7 @@ def test_runs_from_scratch_and_from_our_pretraining_differ_in_their_beginning_al
         None,
         "medical-lm@champion",
     )
-    assert (scratch.pop("name"), pretrained.pop("name")) == ("medical-roles", "medical-roles-pretrained")
+    assert (scratch.pop("name"), pretrained.pop("name")) == ("medical-roles-scratch", "medical-roles-pretrained")
     assert scratch == pretrained
     assert runs.load("medical/pretrain").encoder.type == "core.text"
 

@@ -39,6 +39,7 @@ def draw_model(client: Client, name: str, demo: Demo | None = None) -> None:
             samples = [values_of(fields, sample) for sample in about["samples"]]
             if samples:
                 gr.Examples(samples, [field.control for field in fields], label="Try one of these")
+            marks = draw_marks()
         with gr.Column(scale=2):
             bars = gr.Label(label="Answer", elem_id="answer", num_top_classes=8)
             facts = gr.Markdown("", elem_id="facts")
@@ -47,7 +48,6 @@ def draw_model(client: Client, name: str, demo: Demo | None = None) -> None:
                 gr.Markdown(f"**{about['notice']}**", elem_id="notice")
             state = gr.State(None)
             correct = _draw_correction(name, about.get("targets", ()), state)
-    marks = draw_marks()
     inputs = [field.control for field in fields]
     outputs = [bars, facts, details, state, *correct, marks]
     answer = _answerer(client, name, demo, fields, about.get("targets", ()))
@@ -65,7 +65,7 @@ def _answerer(client: Client, name: str, demo: Demo, fields: list[FormField], ta
         prediction = reply.predictions[0]
         bars = dict(demo.bars(prediction))
         facts = f"answered by **{name}** version **{reply.version}** in **{reply.latency_ms:.0f} ms**"
-        others = {key: value for key, value in prediction.items() if key not in {"probabilities", "label"}}
+        others = dict(demo.details(prediction))
         asked = {"record": record, "prediction": prediction, "version": reply.version}
         shown = gr.Label(value=bars) if bars else gr.Label(value=str(next(iter(prediction.values()), "")))
         return [shown, facts, gr.JSON(value=others, visible=bool(others)), asked, *_choices(prediction, targets), marks]
@@ -76,7 +76,7 @@ def _answerer(client: Client, name: str, demo: Demo, fields: list[FormField], ta
 def _choices(prediction: Row, targets: Sequence[str]) -> list[Any]:
     """The controls of the correction, now that the classes are known from an answer."""
     classes = sorted(prediction.get("probabilities", {}))
-    if targets and classes:
+    if targets and classes and "label" in prediction:  # one class: what a correction can name
         return [gr.Radio(choices=classes, value=None, visible=True), gr.Button(visible=True), ""]
     return [gr.Radio(visible=False), gr.Button(visible=False), ""]
 

@@ -48,13 +48,18 @@ class ChaptersDemo(Demo):
     title: ClassVar[str] = "Where in the ICD-10-CM does this diagnosis stand?"
     description: ClassVar[str] = (
         "A chapter and a section below it. Words on a coloured ground moved the answer: without them the chapter is "
-        "less probable (red) or more (blue). The model has read the titles of the code set and no patient's record."
+        "less probable (red) or more (violet). The model has read the titles of the code set and no patient's record."
     )
     moved_by: ClassVar[str] = "text"
 
     def bars(self, answer: Row) -> Mapping[str, float]:
         """The most probable chapters."""
         return dict(answer["choices"][0])
+
+    def details(self, answer: Row) -> Row:
+        """The section below the chapter, and the most probable ones wherever they lie."""
+        shares = {name: round(share, 3) for name, share in list(answer["choices"][1].items())[:4]}
+        return {"section": answer["path"][1], "sections": shares}
 
 
 class Chapters(Hierarchy):

@@ -34,6 +34,10 @@ class RolesDemo(Demo):
         labels = answer["labels"]
         return {role: labels.count(role) / len(labels) for role in ROLES if role in labels}
 
+    def details(self, answer: Row) -> Row:
+        """Nothing: the colours say it."""
+        return {}
+
     def marks(self, record: Row, answer: Row) -> Sequence[tuple[str, str | None]]:
         """Each sentence in the colour of its role."""
         return list(zip([f"{text} " for text in record["texts"]], answer["labels"], strict=True))
