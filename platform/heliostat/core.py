@@ -13,8 +13,11 @@ from heliostat.baselines.mean import MeanBaseline
 from heliostat.baselines.ridge import RidgeBaseline
 from heliostat.baselines.tfidf import TfidfBaseline
 from heliostat.baselines.tfidf_labels import TfidfLabelsBaseline
+from heliostat.baselines.tfidf_paths import TfidfPathsBaseline
+from heliostat.baselines.tfidf_segments import TfidfSegmentsBaseline
 from heliostat.encoders.causal_text import CausalTextEncoder
 from heliostat.encoders.items import ItemEncoder
+from heliostat.encoders.segments import SegmentsEncoder
 from heliostat.encoders.seq2seq_text import Seq2SeqTextEncoder
 from heliostat.encoders.tabular import TabularEncoder
 from heliostat.encoders.text import TextEncoder
@@ -23,11 +26,13 @@ from heliostat.heads.bert import Bert
 from heliostat.heads.causal_lm import CausalLM
 from heliostat.heads.classification import Classification
 from heliostat.heads.denoising import Denoising
+from heliostat.heads.hierarchy import Hierarchy
 from heliostat.heads.masked_lm import MaskedLM
 from heliostat.heads.multilabel import MultiLabel
 from heliostat.heads.ranking import Ranking
 from heliostat.heads.regression import Regression
 from heliostat.heads.risk import Risk
+from heliostat.heads.segments import SegmentLabels
 from heliostat.heads.sentences import NextSentence, SentenceOrder
 from heliostat.heads.tagging import Tagging
 from heliostat.plugin import Registry
@@ -44,6 +49,7 @@ def register(registry: Registry) -> None:
     registry.add("seq2seq_text", Seq2SeqTextEncoder)
     registry.add("tabular", TabularEncoder)
     registry.add("items", ItemEncoder)
+    registry.add("segments", SegmentsEncoder)
     registry.add("classification", Classification)
     registry.add("masked_lm", MaskedLM)
     registry.add("next_sentence", NextSentence)
@@ -57,8 +63,12 @@ def register(registry: Registry) -> None:
     registry.add("risk", Risk)
     registry.add("boosting", BoostingBaseline)
     registry.add("ranking", Ranking)
+    registry.add("hierarchy", Hierarchy)
+    registry.add("segment_labels", SegmentLabels)
     registry.add("tfidf", TfidfBaseline)
     registry.add("tfidf_labels", TfidfLabelsBaseline)
+    registry.add("tfidf_paths", TfidfPathsBaseline)
+    registry.add("tfidf_segments", TfidfSegmentsBaseline)
     registry.add("ridge", RidgeBaseline)
     registry.add("mean", MeanBaseline)
     registry.add("majority", MajorityBaseline)

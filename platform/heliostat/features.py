@@ -92,6 +92,15 @@ class CausalFeatures(TokenFeatures):
     """The states of other tokens by the same encoder, [tokens, dim]: what writing on asks for, token after token."""
 
 
+@dataclass(frozen=True)
+class SegmentFeatures(TokenFeatures):
+    """One vector for each of the texts that an example is made of; those of all examples stand end to end."""
+
+    segments: Tensor | None = field(default=None)  # [texts, dim]
+    counts: tuple[int, ...] = ()
+    """Texts of each example."""
+
+
 class Decoder(Protocol):
     """The decoding half of a sequence-to-sequence encoder."""
 

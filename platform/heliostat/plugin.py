@@ -26,19 +26,21 @@ from heliostat.features import (
     FeatureSpec,
     ItemFeatures,
     PooledFeatures,
+    SegmentFeatures,
     Seq2SeqFeatures,
     TabularFeatures,
     TokenFeatures,
     Vocabulary,
-)
+)  # fmt: skip
 from heliostat.registry import Registry
 from heliostat.scoring import Chart, Metric, Tally
 
 if TYPE_CHECKING:
-    import pandas as pd
     from torch import Tensor, nn
 
+    from heliostat.adapters.documents import Documents, split_sentences
     from heliostat.heads.classification import Classification
+    from heliostat.heads.hierarchy import Hierarchy
     from heliostat.heads.multilabel import MultiLabel
     from heliostat.heads.ranking import Ranking
     from heliostat.heads.regression import Regression
@@ -47,11 +49,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Baseline", "Batch", "CausalFeatures", "Chart", "Classification", "Column", "Component", "DataAdapter",
-    "DataError", "Decoder", "Demo", "Draws", "Encoded", "Encoder", "EncoderModule", "FeatureSpec", "Features",
-    "Field", "HeadModule", "HeliostatError", "ItemFeatures", "MeasuringModule", "Metric", "MultiLabel", "Name",
-    "PooledFeatures", "Ragged", "Ranking", "Record", "Registry", "Regression", "RejectedRecord", "Risk", "Risky",
-    "Row", "Seq2SeqFeatures", "Settings", "TabularFeatures", "Tagging", "Tally", "TaskHead", "TokenFeatures",
-    "Vocabulary",
+    "DataError", "Decoder", "Demo", "Documents", "Draws", "Encoded", "Encoder", "EncoderModule", "FeatureSpec",
+    "Features", "Field", "HeadModule", "HeliostatError", "Hierarchy", "ItemFeatures", "MeasuringModule", "Metric",
+    "MultiLabel", "Name", "PooledFeatures", "Ragged", "Ranking", "Record", "Registry", "Regression", "RejectedRecord",
+    "Risk", "Risky", "Row", "SegmentFeatures", "SegmentLabels", "Seq2SeqFeatures", "Settings", "TabularFeatures",
+    "Tagging", "Tally", "TaskHead", "TokenFeatures", "Vocabulary", "split_sentences",
 ]  # fmt: skip
 
 
@@ -272,6 +274,8 @@ class Demo(Component):
 
     title: ClassVar[str] = ""
     description: ClassVar[str] = ""
+    moved_by: ClassVar[str] = ""
+    """A text field whose words are left out one at a time, so that those that moved the answer are marked."""
 
     def bars(self, answer: Row) -> Mapping[str, float]:
         """The answer as labelled bars, 0 to 1. By default its `probabilities`."""
@@ -282,8 +286,12 @@ class Demo(Component):
         return {}
 
     def details(self, answer: Row) -> Row:
-        """Fields of the answer to show beside the bars. By default all that are plain values."""
-        return {key: value for key, value in answer.items() if isinstance(value, (str, int, float))}
+        """Fields of the answer to show beside the bars. By default all but the class and the probabilities."""
+        return {key: value for key, value in answer.items() if key not in {"probabilities", "label"}}
+
+    def marks(self, record: Row, answer: Row) -> Sequence[tuple[str, str | None]]:
+        """Parts of a text, in order, each with the class by which it is coloured; by default none."""
+        return ()
 
     def picture(self, answer: Row) -> str:
         """A drawing of the answer as HTML or SVG without scripts, shown above the bars; escape what comes from data."""
@@ -299,10 +307,15 @@ _HEADS = {
     "Risky": "risk",
     "Ranking": "ranking",
 }
+_LATER = {
+    "Classification": "heads.classification", "Documents": "adapters.documents", "Hierarchy": "heads.hierarchy",
+    "MultiLabel": "heads.multilabel", "Regression": "heads.regression", "SegmentLabels": "heads.segments",
+    "split_sentences": "adapters.documents",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    # Generic heads come in by the door themselves, so they are reached when asked for.
-    if name in _HEADS:
-        return getattr(import_module(f"heliostat.heads.{_HEADS[name]}"), name)
+    # Generic components come in by the door themselves, so they are reached when asked for.
+    if name in _LATER:
+        return getattr(import_module(f"heliostat.{_LATER[name]}"), name)
     raise AttributeError(f"module 'heliostat.plugin' has no attribute '{name}'")

@@ -17,11 +17,11 @@ from heliostat.plugin import Classification, Column, DataAdapter, Demo, Settings
 
 DOOR = [
     "Baseline", "Batch", "CausalFeatures", "Chart", "Classification", "Column", "Component", "DataAdapter",
-    "DataError", "Decoder", "Demo", "Draws", "Encoded", "Encoder", "EncoderModule", "FeatureSpec", "Features",
-    "Field", "HeadModule", "HeliostatError", "ItemFeatures", "MeasuringModule", "Metric", "MultiLabel", "Name",
-    "PooledFeatures", "Ragged", "Ranking", "Record", "Registry", "Regression", "RejectedRecord", "Risk", "Risky",
-    "Row", "Seq2SeqFeatures", "Settings", "TabularFeatures", "Tagging", "Tally", "TaskHead", "TokenFeatures",
-    "Vocabulary",
+    "DataError", "Decoder", "Demo", "Documents", "Draws", "Encoded", "Encoder", "EncoderModule", "FeatureSpec",
+    "Features", "Field", "HeadModule", "HeliostatError", "Hierarchy", "ItemFeatures", "MeasuringModule", "Metric",
+    "MultiLabel", "Name", "PooledFeatures", "Ragged", "Ranking", "Record", "Registry", "Regression", "RejectedRecord",
+    "Risk", "Risky", "Row", "SegmentFeatures", "SegmentLabels", "Seq2SeqFeatures", "Settings", "TabularFeatures",
+    "Tagging", "Tally", "TaskHead", "TokenFeatures", "Vocabulary", "split_sentences",
 ]  # fmt: skip
 
 

@@ -18,6 +18,8 @@ class FormField(NamedTuple):
     control: Any
     is_json: bool
     """Whether the control holds JSON text, for fields that no single control fits."""
+    is_lines: bool = False
+    """Whether the control holds a list of texts, one a line."""
 
 
 Choices = Mapping[str, Sequence[tuple[str, str]]]
@@ -64,6 +66,9 @@ def _field(
         lines = 3 if rule.get("maxLength", 1000) > 200 else 1
         box = gr.Textbox(lines=lines, max_lines=10, value=rule.get("default"), **words)
         return FormField(name, box, False)
+    if kind == "array" and rule.get("items", {}).get("type") == "string":
+        words["info"] = f"{words['info'] or 'Several texts.'} One a line."
+        return FormField(name, gr.Textbox(lines=6, max_lines=20, **words), False, is_lines=True)
     return FormField(name, gr.Textbox(lines=2, placeholder="JSON", **words), True)
 
 
@@ -71,6 +76,9 @@ def record_from(fields: Sequence[FormField], values: Sequence[Any]) -> Row:
     """The record that the form holds. Raises ValueError naming a field whose JSON is broken."""
     record: Row = {}
     for field, value in zip(fields, values, strict=True):
+        if field.is_lines:
+            record[field.name] = [line.strip() for line in (value or "").splitlines() if line.strip()]
+            continue
         if value is None or (value == "" and not field.is_json):
             if value == "":
                 record[field.name] = value
@@ -85,4 +93,8 @@ def record_from(fields: Sequence[FormField], values: Sequence[Any]) -> Row:
 def values_of(fields: Sequence[FormField], record: Mapping[str, Any]) -> list[Any]:
     """What the controls show for a record."""
     shown = [record.get(field.name) for field in fields]
+    shown = [
+        "\n".join(value) if field.is_lines and value is not None else value
+        for field, value in zip(fields, shown, strict=True)
+    ]
     return [json.dumps(v) if field.is_json and v is not None else v for field, v in zip(fields, shown, strict=True)]
