@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from heliostat.adapters.columns import Columns
 from heliostat.adapters.documents import Documents
+from heliostat.baselines.copy import CopyBaseline
 from heliostat.baselines.majority import MajorityBaseline
 from heliostat.baselines.mean import MeanBaseline
+from heliostat.baselines.nearest_text import NearestTextBaseline
 from heliostat.baselines.ridge import RidgeBaseline
 from heliostat.baselines.tfidf import TfidfBaseline
 from heliostat.baselines.tfidf_labels import TfidfLabelsBaseline
@@ -20,6 +22,7 @@ from heliostat.heads.masked_lm import MaskedLM
 from heliostat.heads.multilabel import MultiLabel
 from heliostat.heads.regression import Regression
 from heliostat.heads.sentences import NextSentence, SentenceOrder
+from heliostat.heads.seq2seq import Seq2Seq
 from heliostat.plugin import Registry
 
 
@@ -37,10 +40,13 @@ def register(registry: Registry) -> None:
     registry.add("bert", Bert)
     registry.add("causal_lm", CausalLM)
     registry.add("denoising", Denoising)
+    registry.add("seq2seq", Seq2Seq)
     registry.add("multilabel", MultiLabel)
     registry.add("regression", Regression)
     registry.add("tfidf", TfidfBaseline)
     registry.add("tfidf_labels", TfidfLabelsBaseline)
     registry.add("ridge", RidgeBaseline)
     registry.add("mean", MeanBaseline)
+    registry.add("copy", CopyBaseline)
+    registry.add("nearest_text", NearestTextBaseline)
     registry.add("majority", MajorityBaseline)

@@ -40,12 +40,13 @@ if TYPE_CHECKING:
     from heliostat.heads.classification import Classification
     from heliostat.heads.multilabel import MultiLabel
     from heliostat.heads.regression import Regression
+    from heliostat.heads.seq2seq import Seq2Seq
 
 __all__ = [
     "Baseline", "Batch", "CausalFeatures", "Classification", "Column", "Component", "DataAdapter", "DataError",
     "Decoder", "Demo", "Draws", "Encoded", "Encoder", "EncoderModule", "FeatureSpec", "Features", "Field",
     "HeadModule", "HeliostatError", "MeasuringModule", "Metric", "MultiLabel", "Name", "PooledFeatures",
-    "Ragged", "Record", "Registry", "Regression", "RejectedRecord", "Row", "Seq2SeqFeatures", "Settings",
+    "Ragged", "Record", "Registry", "Regression", "RejectedRecord", "Row", "Seq2Seq", "Seq2SeqFeatures", "Settings",
     "Tally", "TaskHead", "TokenFeatures", "Vocabulary",
 ]  # fmt: skip
 
@@ -286,7 +287,7 @@ class Demo(Component):
         return {key: value for key, value in answer.items() if isinstance(value, (str, int, float))}
 
 
-_HEADS = {"Classification": "classification", "MultiLabel": "multilabel", "Regression": "regression"}
+_HEADS = {"Classification": "classification", "MultiLabel": "multilabel", "Regression": "regression", "Seq2Seq": "seq2seq"}
 
 
 def __getattr__(name: str) -> Any:

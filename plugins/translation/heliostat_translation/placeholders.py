@@ -1,0 +1,30 @@
+"""What a translation must not lose: tags, variables and marks that a program reads."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+_MARK = re.compile(
+    r"""
+    </?[A-Za-z][\w.-]*(?:\s[^<>]*)?/?>   # <b>, </a>, <br/>, <item type="x">
+    | %[A-Z][A-Z_]{2,}                   # %PRODUCTNAME
+    | %\d+\$?[sd]? | %[sd](?![A-Za-z])   # %1, %1$s, %s
+    | \$\([A-Za-z_]\w*\) | \$\{\w+\}     # $(ARG1), ${name}
+    | \{\w*\}                            # {0}, {name}
+    | \#[A-Z][A-Z_]+\#?                  # #CHANGES
+    | https?://[^\s<>()]+
+    """,
+    re.VERBOSE,
+)
+
+
+def marks(text: str) -> list[str]:
+    """The tags, variables and addresses in a text, in order."""
+    return [found.group().rstrip(".,;:") for found in _MARK.finditer(text)]
+
+
+def lost(source: str, answer: str) -> list[str]:
+    """The marks of `source` that `answer` lacks, and those that it has too many of or made up."""
+    wanted, found = Counter(marks(source)), Counter(marks(answer))
+    return sorted([*(wanted - found).elements(), *(found - wanted).elements()])
