@@ -32,7 +32,7 @@ class NearestTextBaseline(Baseline):
         """Keep the train texts with their answers."""
         from sklearn.feature_extraction.text import TfidfVectorizer
 
-        self._vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\S+", dtype="float32")
+        self._vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\S+")
         self._known = self._vectorizer.fit_transform([example["text"] for example in examples]).T.tocsr()
         self._answers = [example["answer"] for example in examples]
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+_TAGS = "a|b|br|code|div|em|emph|font|h[1-6]|hr|i|img|item|li|link|ol|p|span|strong|sub|sup|table|td|th|tr|tt|u|ul|variable"
+
 _MARK = re.compile(
-    r"""
-    </?[A-Za-z][\w.-]*(?:\s[^<>]*)?/?>   # <b>, </a>, <br/>, <item type="x">
-    | %[A-Z][A-Z_]{2,}                   # %PRODUCTNAME
-    | %\d+\$?[sd]? | %[sd](?![A-Za-z])   # %1, %1$s, %s
-    | \$\([A-Za-z_]\w*\) | \$\{\w+\}     # $(ARG1), ${name}
-    | \{\w*\}                            # {0}, {name}
-    | \#[A-Z][A-Z_]+\#?                  # #CHANGES
+    rf"""
+    </?(?:{_TAGS})/?>                    # <b>, </a>, <br/>
+    | <[A-Za-z][\w.-]*\s[^<>]*=[^<>]*>   # <item type="x">
+    | %[A-Z][A-Z_]{{2,}}                 # %PRODUCTNAME
+    | %\d+\$?[sd]? | %[sd](?![A-Za-z])  # %1, %1$s, %s
+    | \$\([A-Za-z_]\w*\) | \$\{{\w+\}}   # $(ARG1), ${{name}}
+    | \{{\d*\}}                         # {{}}, {{0}}
     | https?://[^\s<>()]+
     """,
     re.VERBOSE,
