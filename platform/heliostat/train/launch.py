@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from heliostat import checkpoint
 from heliostat.errors import Stopped, TrainError
 from heliostat.home import home
-from heliostat.run import Run, pinned
-from heliostat.train import run_folder
+from heliostat.run import Run, check, pinned
+from heliostat.train import run_folder, torchrun
 from heliostat.train.ancestry import ancestors_of, note_ancestors
 from heliostat.train.signals import Wish, stop_signals
 from heliostat.train.tracking import require_trackers
@@ -44,25 +46,26 @@ class TrainResult(NamedTuple):
 
 
 def train(
-    run: Run | None, *, resume: str | None = None, run_id: str | None = None, watcher: Watcher | None = None
+    run: Run | None,
+    *,
+    resume: str | None = None,
+    run_id: str | None = None,
+    scaling: Mapping[str, Any] | None = None,
+    watcher: Watcher | None = None,
 ) -> TrainResult:
-    """Train a run, or go on with the run of id `resume`.
+    """Train a run, or go on with the run of id `resume`, on other workers if `scaling` says so.
 
-    One worker trains in this process; several, or a cluster named by `RAY_ADDRESS`, train on Ray. Raises TrainError,
-    DataError, CheckpointError, RunError (a pretrained model that is not there), and after Ctrl-C or SIGTERM Stopped
-    (exit code 130 or 143), with a checkpoint kept.
+    One worker trains in this process; several, or a cluster named by `RAY_ADDRESS`, train on Ray; those that torchrun
+    started train with each other. Raises TrainError, DataError, CheckpointError, RunError (a pretrained model that is
+    not there), and after Ctrl-C or SIGTERM Stopped (exit code 130 or 143), with a checkpoint kept.
     """
     started = time.monotonic()
-    if resume:
-        run, folder = run_folder.reopen(resume)
-    elif run is None:
-        raise TrainError("there is nothing to train: name a run, or continue one with --resume ID.")
-    else:
-        require_trackers(run.train.trackers)
-        run = pinned(run)
-        ancestors = ancestors_of(run)
-        folder = run_folder.create(run, run_id)
-        note_ancestors(folder, ancestors)
+    here = torchrun.place()
+    if here is not None:
+        asked = run
+        with torchrun.joined(here) as group:
+            return _train_together(group, lambda: _open(asked, resume, run_id, scaling), watcher or Watcher())
+    run, folder = _open(run, resume, run_id, scaling)
     with run_folder.locked(folder), stop_signals(lambda: run_folder.ask_to_stop(folder)) as wish:
         try:
             prepared = _train(run, folder, watcher or Watcher())
@@ -72,20 +75,74 @@ def train(
     return TrainResult(folder.name, folder, model, prepared, steps, time.monotonic() - started)
 
 
+def _open(
+    run: Run | None, resume: str | None, run_id: str | None, scaling: Mapping[str, Any] | None
+) -> tuple[Run, Path]:
+    if resume:
+        return run_folder.reopen(resume, scaling)
+    if run is None:
+        raise TrainError("there is nothing to train: name a run, or continue one with --resume ID.")
+    require_trackers(run.train.trackers)
+    run = pinned(run)
+    ancestors = ancestors_of(run)
+    folder = run_folder.create(run, run_id)
+    note_ancestors(folder, ancestors)
+    return run, folder
+
+
+def _train_together(group: torchrun.Group, first: Callable[[], tuple[Run, Path]], watcher: Watcher) -> TrainResult:
+    """The training of all processes of torchrun, of which this is one. The first of them opens the run."""
+    started = time.monotonic()
+    with ExitStack() as stack:
+
+        def opened() -> tuple[Any, str]:
+            again = torchrun.claimed(run_folder.runs_folder()) if group.here.restarts else None
+            run, folder = run_folder.reopen(again) if again else first()
+            torchrun.check_world_size(run, group.here)
+            stack.enter_context(run_folder.locked(folder))
+            torchrun.claim(folder)
+            return run.dump(), str(folder)
+
+        values, path = group.agree(opened)
+        run, folder = check(values), Path(path)
+        wish = stack.enter_context(stop_signals(lambda: run_folder.ask_to_stop(folder), under_launcher=True))
+        try:
+            prepared = Path(group.agree(lambda: str(_prepared(run, folder, watcher).folder)))
+            _train_in(group, run, prepared, folder, watcher)
+            model, steps = group.agree(lambda: _finished(folder, prepared))
+        except Stopped as stopped:
+            raise _with_way_on(stopped, folder, wish) from None
+    return TrainResult(folder.name, folder, model, prepared, steps, time.monotonic() - started)
+
+
+def _train_in(group: torchrun.Group, run: Run, prepared: Path, folder: Path, watcher: Watcher) -> None:
+    from heliostat.data.prepared import Prepared
+    from heliostat.train.loop import fit
+    from heliostat.train.worker import TorchWorker, set_threads, share_of_cores
+
+    set_threads(run.scaling.threads_per_worker or share_of_cores(group.here.local_world_size))
+
+    def asked_to_stop() -> bool:
+        watcher.training(folder)
+        return run_folder.is_asked_to_stop(folder)
+
+    worker = TorchWorker(group.device, asked_to_stop, strategy=run.scaling.strategy, precision=run.train.precision)
+    outcome = fit(run, Prepared.open(prepared), worker, folder)
+    if worker.rank == 0:
+        (folder / "outcome.json").write_text(json.dumps(outcome._asdict()), encoding="utf-8")
+
+
 def _train(run: Run, folder: Path, watcher: Watcher) -> Path:
-    prepared = _prepared(run, folder, watcher)
-    if run_folder.is_asked_to_stop(folder):
-        raise Stopped("stopped before the first step.")
-    watcher.training(folder)
-    if run.scaling.num_workers == 1:
-        _train_here(run, prepared.folder, folder, watcher)
+    prepared = _prepared(run, folder, watcher).folder
+    if run.scaling.most_workers == 1:
+        _train_here(run, prepared, folder, watcher)
     else:
         from heliostat.ray_session import ray_session
         from heliostat.train.on_ray import train_on_ray
 
         with ray_session(folder / "ray.log"):
-            train_on_ray(run, prepared.folder, folder, poll=lambda: watcher.training(folder))
-    return prepared.folder
+            train_on_ray(run, prepared, folder, poll=lambda: watcher.training(folder))
+    return prepared
 
 
 def _prepared(run: Run, folder: Path, watcher: Watcher) -> Prepared:
@@ -94,12 +151,15 @@ def _prepared(run: Run, folder: Path, watcher: Watcher) -> Prepared:
     from heliostat.ingest import prepare
 
     note = folder / "prepared"
-    if note.is_file():
-        place = home() / "prepared" / note.read_text(encoding="utf-8").strip()
-        if Prepared.is_complete(place):
-            return Prepared.open(place)
-    prepared = prepare(run, on_progress=watcher.preparing)
-    note.write_text(prepared.key, encoding="utf-8")
+    place = home() / "prepared" / note.read_text(encoding="utf-8").strip() if note.is_file() else None
+    if place and Prepared.is_complete(place):
+        prepared = Prepared.open(place)
+    else:
+        prepared = prepare(run, on_progress=watcher.preparing)
+        note.write_text(prepared.key, encoding="utf-8")
+    if run_folder.is_asked_to_stop(folder):
+        raise Stopped("stopped before the first step.")
+    watcher.training(folder)
     return prepared
 
 

@@ -30,7 +30,7 @@ def train_on_ray(run: Run, prepared: Path, folder: Path, *, poll: Callable[[], N
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    cpus = check_resources(run.scaling.num_workers)
+    cpus = check_resources(run.scaling.least_workers)
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     (folder / "failure.json").unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(prefix="ray-", dir=folder) as storage:
@@ -106,7 +106,12 @@ def work(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     run, folder = check(config["run"]), Path(config["folder"])
     set_threads(run.scaling.threads_per_worker or share_of_cores(context.get_local_world_size()))
-    worker = TorchWorker(ray.train.torch.get_device(), lambda: is_asked_to_stop(folder))
+    worker = TorchWorker(
+        ray.train.torch.get_device(),
+        lambda: is_asked_to_stop(folder),
+        strategy=run.scaling.strategy,
+        precision=run.train.precision,
+    )
     try:
         outcome = fit(run, Prepared.open(Path(config["prepared"])), worker, folder)
     except HeliostatError as error:
@@ -121,7 +126,7 @@ def work(config: dict[str, Any]) -> None:
 def _has_gpus(run: Run) -> bool:
     import ray
 
-    return float(ray.cluster_resources().get("GPU", 0)) >= run.scaling.num_workers
+    return float(ray.cluster_resources().get("GPU", 0)) >= run.scaling.least_workers
 
 
 def check_resources(num_workers: int) -> float:
