@@ -287,11 +287,11 @@ class Demo(Component):
         return {key: value for key, value in answer.items() if isinstance(value, (str, int, float))}
 
 
-_HEADS = {"Classification": "classification", "MultiLabel": "multilabel", "Regression": "regression", "Seq2Seq": "seq2seq"}
+_HEADS = ("Classification", "MultiLabel", "Regression", "Seq2Seq")
 
 
 def __getattr__(name: str) -> Any:
     # Generic heads come in by the door themselves, so they are reached when asked for.
     if name in _HEADS:
-        return getattr(import_module(f"heliostat.heads.{_HEADS[name]}"), name)
+        return getattr(import_module(f"heliostat.heads.{name.lower()}"), name)
     raise AttributeError(f"module 'heliostat.plugin' has no attribute '{name}'")

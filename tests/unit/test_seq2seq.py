@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from heliostat import checkpoint
-from heliostat.batch import Batch, Draws, Ragged
 from heliostat.baselines.copy import CopyBaseline
 from heliostat.baselines.nearest_text import NearestTextBaseline
+from heliostat.batch import Batch, Draws, Ragged
 from heliostat.data.collate import collate
 from heliostat.data.prepare import prepare
 from heliostat.encoders.seq2seq_attention import attend, dropout, pairing
@@ -148,11 +148,12 @@ def test_a_decoder_that_remembers_scores_as_one_that_reads_all_again() -> None:
         stepped = [writing.step(column) for column in texts.t()]
         writing.keep(torch.tensor([1, 1]))
         again = writing.step(torch.tensor([7, 8]))
-        kept = module(Batch(batch.ids[:3], {"input_ids": Ragged.of([batch.ragged("input_ids").split()[k] for k in (2, 0, 3)])}))
+        sources = batch.ragged("input_ids").split()
+        kept = module(Batch(batch.ids[:3], {"input_ids": Ragged.of([sources[k] for k in (2, 0, 3)])}))
         whole = kept.decoder.logits(Ragged.of(list(texts))).view(3, 3, -1)
         assert all(torch.allclose(one, whole[:, place], atol=1e-5) for place, one in enumerate(stepped))
         grown = torch.cat([texts[1], torch.tensor([8])])
-        lone = module(Batch(batch.ids[:1], {"input_ids": Ragged.of([batch.ragged("input_ids").split()[0]])}))
+        lone = module(Batch(batch.ids[:1], {"input_ids": Ragged.of([sources[0]])}))
         assert torch.allclose(again[1], lone.decoder.logits(Ragged.of([grown]))[-1], atol=1e-5)
 
 
@@ -301,7 +302,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = check(
         {
             "name": "words",
-            "data": {"adapter": "core.columns", "source": str(folder / "pairs.jsonl"), "split": {"valid": 0.05, "test": 0.05}},
+            "data": {
+                "adapter": "core.columns",
+                "source": str(folder / "pairs.jsonl"),
+                "split": {"valid": 0.05, "test": 0.05},
+            },
             "encoder": {"type": "core.seq2seq_text", "preset": "tiny", "target": "answer", "vocab_size": 330,
                         "max_tokens": 48, "dropout": 0.0, "long": "refuse"},
             "head": {"type": "core.seq2seq", "written_share": 1.0, "beams": 3},

@@ -7,24 +7,29 @@ weights. Shapes: T tokens, B examples, L places, H heads, D width of a head, V t
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.utils.rnn import pad_sequence
 
 from heliostat.batch import Batch, Ragged
-from heliostat.encoders.seq2seq_attention import Pairing, attend, dropout, pairing
+from heliostat.encoders.seq2seq_attention import attend, dropout, pairing
 from heliostat.features import Seq2SeqFeatures
+
+KeysValues = tuple[Tensor, Tensor]
 
 _FIRST = 2
 """mBART numbers positions from 2."""
 
 
 class Attention(nn.Module):
-    """Queries, keys and values, attention, and a product behind it."""
+    """The products around an attention: queries, keys and values in front of it, one behind it."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -38,15 +43,6 @@ class Attention(nn.Module):
     def source(self, states: Tensor) -> Tensor:
         """Keys and values of the sources: [..., 2 * dim]."""
         return _together(states, self.k_proj, self.v_proj)
-
-    def of_itself(self, states: Tensor, pairing: Pairing) -> Tensor:
-        """[T, dim] -> [T, dim], within each example."""
-        own = self.own(states)
-        return self.out_proj(attend(own, own, pairing))  # type: ignore[no-any-return]
-
-    def of_source(self, states: Tensor, source: Tensor, pairing: Pairing) -> Tensor:
-        """[T, dim] -> [T, dim], over the states [S, dim] of the sources."""
-        return self.out_proj(attend(self.q_proj(states), self.source(source), pairing))  # type: ignore[no-any-return]
 
 
 def _together(states: Tensor, *products: nn.Linear) -> Tensor:
@@ -74,13 +70,24 @@ class Layer(nn.Module):
         self.fc1, self.fc2 = nn.Linear(dim, inner), nn.Linear(inner, dim)
         self.final_layer_norm = nn.LayerNorm(dim)
 
-    def drop(self, states: Tensor) -> Tensor:
-        """Dropout of what a branch adds to the residual."""
-        return dropout(states, self.rate, self.training)
+    def forward(
+        self,
+        states: Tensor,  # [..., dim]
+        itself: Callable[[Tensor], Tensor],
+        source: Callable[[Attention, Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """The states after this layer. `itself` attends by queries, keys and values of the texts written or read,
+        `source` by queries, with the attention whose keys and values it wants of the sources."""
+        own = self.self_attn
+        states = states + self._drop(own.out_proj(itself(own.own(self.self_attn_layer_norm(states)))))
+        if source is not None:
+            across = self.encoder_attn
+            query = across.q_proj(self.encoder_attn_layer_norm(states))
+            states = states + self._drop(across.out_proj(source(across, query)))
+        return states + self._drop(self.fc2(F.relu(self.fc1(self.final_layer_norm(states)))))
 
-    def feed(self, states: Tensor) -> Tensor:
-        """The feed-forward branch, added: [..., dim] -> the same."""
-        return states + self.drop(self.fc2(F.relu(self.fc1(self.final_layer_norm(states)))))
+    def _drop(self, states: Tensor) -> Tensor:
+        return dropout(states, self.rate, self.training)
 
 
 class Stack(nn.Module):
@@ -137,6 +144,11 @@ class Reader:
     start_id: int
     end_id: int
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether weights are gathered layer by layer, which all workers must do in step."""
+        return isinstance(self.transformer.decoder.layers[0], FSDPModule)
+
     def hidden(self, targets: Ragged) -> Tensor:
         """States at each place of `targets`, which the transposed embedding turns into scores: [T, dim]."""
         decoder, device = self.transformer.decoder, self.states.device
@@ -145,10 +157,11 @@ class Reader:
         across = pairing(targets.lengths, self.lengths, heads, device)
         states = decoder.embed(targets.values, _positions(targets), self.transformer.shared.weight)
         for layer in decoder.layers:
-            states = states + layer.drop(layer.self_attn.of_itself(layer.self_attn_layer_norm(states), own))
-            normed = layer.encoder_attn_layer_norm(states)
-            states = states + layer.drop(layer.encoder_attn.of_source(normed, self.states, across))
-            states = layer.feed(states)
+            states = layer(
+                states,
+                lambda parts: attend(parts, parts, own),
+                lambda attention, query: attend(query, attention.source(self.states), across),
+            )
         return decoder.layer_norm(states)  # type: ignore[no-any-return]
 
     def logits(self, targets: Ragged) -> Tensor:
@@ -161,9 +174,7 @@ class Reader:
         places = torch.arange(states.shape[1], device=states.device)
         is_padding = places >= torch.tensor(self.lengths, device=states.device)[:, None]
         unread = torch.zeros_like(is_padding, dtype=states.dtype).masked_fill_(is_padding, -1e4)[:, None, None]
-        layers = [layer.encoder_attn for layer in self.transformer.decoder.layers]
-        sources = [_heads(attention.source(states), 2, attention.heads) for attention in layers]
-        return Writing(self.transformer, [(key.contiguous(), value.contiguous()) for key, value in sources], unread)
+        return Writing(self.transformer, states, unread)
 
 
 @dataclass
@@ -171,37 +182,44 @@ class Writing:
     """Texts being written, with what the decoder computed of them so far, so that a token costs one place."""
 
     transformer: Transformer
-    sources: list[tuple[Tensor, Tensor]]  # of each layer, [B, H, S, D]
+    states: Tensor  # [B, S, dim], of the sources
     unread: Tensor  # [B, 1, 1, S]
-    written: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # of each layer, [B, H, places so far, D]
+    sources: list[KeysValues] = field(default_factory=list)  # of each layer, [B, H, S, D]
+    written: list[KeysValues] = field(default_factory=list)  # of each layer, [B, H, places so far, D]
 
     def step(self, tokens: Tensor) -> Tensor:
         """Scores of what follows when each text goes on with its token: [B] -> [B, V]."""
         decoder, table = self.transformer.decoder, self.transformer.shared.weight
         place = self.written[0][0].shape[2] if self.written else 0
         states = decoder.embed(tokens, torch.full_like(tokens, place), table).unsqueeze(1)  # [B, 1, dim]
-        written = []
         for number, layer in enumerate(decoder.layers):
-            own, across = layer.self_attn, layer.encoder_attn
-            query, key, value = _heads(own.own(layer.self_attn_layer_norm(states)), 3, own.heads)
-            if self.written:
-                before = self.written[number]
-                key, value = torch.cat([before[0], key], 2), torch.cat([before[1], value], 2)
-            written.append((key, value))
-            attended = F.scaled_dot_product_attention(query, key, value)
-            states = states + own.out_proj(attended.transpose(1, 2).flatten(2))
-            (query,) = _heads(across.q_proj(layer.encoder_attn_layer_norm(states)), 1, across.heads)
-            attended = F.scaled_dot_product_attention(query, *self.sources[number], attn_mask=self.unread)
-            states = states + across.out_proj(attended.transpose(1, 2).flatten(2))
-            states = layer.feed(states)
-        self.written = written
+            states = layer(states, partial(self._itself, number, layer.self_attn.heads), partial(self._source, number))
         return F.linear(decoder.layer_norm(states).squeeze(1), table)
+
+    def _itself(self, number: int, heads: int, parts: Tensor) -> Tensor:
+        query, key, value = _heads(parts, 3, heads)
+        if number < len(self.written):
+            before = self.written[number]
+            key, value = torch.cat([before[0], key], 2), torch.cat([before[1], value], 2)
+            self.written[number] = (key, value)
+        else:
+            self.written.append((key, value))
+        return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+
+    def _source(self, number: int, attention: Attention, query: Tensor) -> Tensor:
+        if number == len(self.sources):  # within the layer's forward, where its weights are at hand
+            key, value = _heads(attention.source(self.states), 2, attention.heads)
+            self.sources.append((key.contiguous(), value.contiguous()))
+        (query,) = _heads(query, 1, attention.heads)
+        attended = F.scaled_dot_product_attention(query, *self.sources[number], attn_mask=self.unread)
+        return attended.transpose(1, 2).flatten(2)
 
     def keep(self, rows: Tensor) -> None:
         """Go on with these texts, in this order; one may stand several times: [new B]."""
         self.sources = [(key.index_select(0, rows), value.index_select(0, rows)) for key, value in self.sources]
         self.written = [(key.index_select(0, rows), value.index_select(0, rows)) for key, value in self.written]
         self.unread = self.unread.index_select(0, rows)
+        self.states = self.states.index_select(0, rows)
 
 
 class Seq2SeqTextModule(nn.Module):
@@ -219,8 +237,7 @@ class Seq2SeqTextModule(nn.Module):
         own = pairing(tokens.lengths, None, encoder.layers[0].self_attn.heads, tokens.values.device)
         states = encoder.embed(tokens.values.long(), _positions(tokens), table)
         for layer in encoder.layers:
-            states = states + layer.drop(layer.self_attn.of_itself(layer.self_attn_layer_norm(states), own))
-            states = layer.feed(states)
+            states = layer(states, lambda parts: attend(parts, parts, own))
         states = encoder.layer_norm(states)
         reader = Reader(self.transformer, states, tokens.lengths, self.start_id, self.end_id)
         return Seq2SeqFeatures(_means(states, tokens.offsets), states, tokens, table, reader)

@@ -23,12 +23,16 @@ def train_tokenizer(
     """A byte-level BPE vocabulary (Sennrich et al. 2016) of at most `vocab_size` tokens; no text is unknown to it.
 
     `form` is the Unicode form that texts are read in: NFKC where widths and ligatures say nothing, NFC where a text is
-    to be written as it was. The same texts give the same vocabulary, which WordPiece training does not promise. Raises DataError without texts.
+    to be written as it was. The same texts give the same vocabulary, which WordPiece training does not promise. Raises
+    DataError without texts.
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
     tokenizer = Tokenizer(models.BPE())
-    steps = [normalizers.NFC() if form == "NFC" else normalizers.NFKC(), *([normalizers.Lowercase()] if lower_case else [])]
+    steps = [
+        normalizers.NFC() if form == "NFC" else normalizers.NFKC(),
+        *([normalizers.Lowercase()] if lower_case else []),
+    ]
     tokenizer.normalizer = normalizers.Sequence(steps)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()

@@ -44,7 +44,7 @@ class Written(Record):
 
     answer: str = Field(description="The best text that the search found.")
     score: float = Field(description="Its log probability, divided by its length to the power of the length penalty.")
-    beams: tuple[Beam, ...] = Field(description="The texts that the search found, best first.")
+    beams: list[Beam] = Field(description="The texts that the search found, best first.")
 
 
 class Seq2Seq(TaskHead):
@@ -75,7 +75,7 @@ class Seq2Seq(TaskHead):
     takes: ClassVar[type[Record]] = Text
     gives: ClassVar[type[Record]] = Written
     target_fields: ClassVar[tuple[str, ...]] = ("answer",)
-    baselines: ClassVar[tuple[str, ...]] = ("core.copy", "core.nearest_text")
+    baselines: ClassVar[tuple[str, ...]] = ("core.nearest_text", "core.copy")
     samples: ClassVar[tuple[Row, ...]] = (
         {"text": "Click the button to open the window."},
         {"text": "The file was saved."},
@@ -95,7 +95,9 @@ class Seq2Seq(TaskHead):
             if not ids:
                 raise DataError("answer: must be a text of one token or more.")
             if spec.max_tokens is not None and len(ids) > spec.max_tokens - 2:
-                raise DataError(f"answer: has more than the {spec.max_tokens - 2} tokens that encoder.max_tokens allows.")
+                raise DataError(
+                    f"answer: has more than the {spec.max_tokens - 2} tokens that encoder.max_tokens allows."
+                )
             rows.append({TARGETS: np.array(ids, dtype=np.int32)})
         return rows
 

@@ -63,7 +63,8 @@ class Seq2SeqModule(nn.Module):
     def _bleu_sums(self, features: Seq2SeqFeatures, batch: Batch) -> np.typing.NDArray[np.float64]:
         """The counts of greedy answers to the examples whose id falls into `written_share`."""
         rows = np.flatnonzero(batch.ids.astype(np.float64) / 2.0**64 < self.config.written_share)
-        if not len(rows):
+        # Workers write texts of different lengths, so weights that all must gather together cannot serve here.
+        if not len(rows) or getattr(features.decoder, "is_sharded", False):
             return np.zeros(10)
         writing, device = _decoder(features).begin(), features.states.device
         writing.keep(torch.from_numpy(rows).to(device))

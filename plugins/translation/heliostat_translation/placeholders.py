@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-_TAGS = "a|b|br|code|div|em|emph|font|h[1-6]|hr|i|img|item|li|link|ol|p|span|strong|sub|sup|table|td|th|tr|tt|u|ul|variable"
+_TAGS = (
+    "a|b|br|code|div|em|emph|font|h[1-6]|hr|i|img|item|li|link|ol|p|span|strong|sub|sup|table|td|th|tr|tt|u|ul|variable"
+)
 
 _MARK = re.compile(
     rf"""

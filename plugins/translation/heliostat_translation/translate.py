@@ -45,8 +45,8 @@ class Translation(Record):
 
     answer: str = Field(description="The translation.")
     score: float = Field(description="Mean log probability of a token of it.")
-    beams: tuple[Candidate, ...] = Field(description="The translations that the search found.")
-    lost: tuple[str, ...] = Field(description="Tags and variables of the text that the translation lacks or added.")
+    beams: list[Candidate] = Field(description="The translations that the search found.")
+    lost: list[str] = Field(description="Tags and variables of the text that the translation lacks or added.")
     nearest: Known | None = Field(description="The most similar text of the train split, where pairs are remembered.")
 
 
@@ -77,7 +77,7 @@ class Translate(Seq2Seq):
         super().__init__(config)
         self.memory = Memory([])
         # A request that names another pair than this model's is refused by its record: no answer in a wrong language.
-        self.takes = _of_languages(self.config.source, self.config.target)  
+        self.takes = _of_languages(self.config.source, self.config.target)
 
     def fit(self, examples: Iterable[Row]) -> None:
         """Remember the train pairs, for the nearest one of an answer."""
