@@ -64,10 +64,13 @@ def pairing(
             hidden = hidden | np.triu(np.ones((length, size), dtype=bool), 1)
         # Not minus infinity: a text of no token would have nothing to attend to, and its softmax no value.
         mask = torch.from_numpy(np.where(hidden, np.float32(-1e4), np.float32(0.0)))
-        real = (np.flatnonzero(numbers[0] >= 0), np.flatnonzero(numbers[1] >= 0))
-        indices = [torch.from_numpy(np.maximum(each, 0).ravel()).to(device) for each in numbers]
-        kept = [torch.from_numpy(each).to(device) for each in real]
-        found.append(Group(*indices, *kept, mask.to(device), (len(rows) * heads, length, size)))
+        real = (np.flatnonzero(each >= 0) for each in numbers[:2])
+        rows_of = (np.maximum(each, 0).ravel() for each in numbers)
+        query_rows, key_rows, value_rows, is_query, is_key = (
+            torch.from_numpy(each).to(device) for each in (*rows_of, *real)
+        )
+        shape = (len(rows) * heads, length, size)
+        found.append(Group(query_rows, key_rows, value_rows, is_query, is_key, mask.to(device), shape))
     return Pairing(tuple(found), heads)
 
 
@@ -97,7 +100,7 @@ def attend(query: Tensor, source: Tensor, pairing: Pairing) -> Tensor:
     A text over itself: `source` is `query`, [T, 3 * H * D].
     """
     parts = 3 if source is query else 1
-    attended: Tensor = _Attend.apply(query.contiguous(), source.contiguous(), pairing, parts)
+    attended: Tensor = _Attend.apply(query.contiguous(), source.contiguous(), pairing, parts)  # type: ignore[no-untyped-call]
     return attended
 
 
@@ -185,7 +188,7 @@ def dropout(states: Tensor, rate: float, training: bool) -> Tensor:
     dropped = round(rate * 256)
     words = torch.empty(-(-states.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
     kept = words.view(torch.uint8)[: states.numel()].view(states.shape) >= dropped
-    result: Tensor = _Dropout.apply(states, kept, 256 / (256 - dropped))
+    result: Tensor = _Dropout.apply(states, kept, 256 / (256 - dropped))  # type: ignore[no-untyped-call]
     return result
 
 

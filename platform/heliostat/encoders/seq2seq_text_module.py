@@ -52,7 +52,8 @@ def _together(states: Tensor, *products: nn.Linear) -> Tensor:
 
 def _heads(states: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
     """[B, L, parts * H * D] -> [B, H, L, D] for each part."""
-    return states.unflatten(-1, (parts, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+    split = states.view(*states.shape[:2], parts, heads, -1)
+    return split.permute(2, 0, 3, 1, 4).unbind(0)
 
 
 class Layer(nn.Module):
@@ -97,7 +98,7 @@ class Stack(nn.Module):
         super().__init__()
         dim, size = config["d_model"], (config[f"{side}_attention_heads"], config[f"{side}_ffn_dim"])
         self.rate = config["dropout"]
-        self.scale = math.sqrt(dim)
+        self.scale, self.heads = math.sqrt(dim), size[0]
         self.embed_positions = nn.Embedding(config["max_position_embeddings"] + _FIRST, dim)
         self.layernorm_embedding = nn.LayerNorm(dim)
         self.layers = nn.ModuleList(Layer(config, *size, side == "decoder") for _ in range(config[f"{side}_layers"]))
@@ -134,7 +135,7 @@ def waves(count: int, dim: int) -> Tensor:
     return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Reader:
     """The decoder over one batch of sources, as `heliostat.plugin.Decoder` says."""
 
@@ -152,7 +153,7 @@ class Reader:
     def hidden(self, targets: Ragged) -> Tensor:
         """States at each place of `targets`, which the transposed embedding turns into scores: [T, dim]."""
         decoder, device = self.transformer.decoder, self.states.device
-        heads = decoder.layers[0].self_attn.heads
+        heads = decoder.heads
         own = pairing(targets.lengths, None, heads, device, causal=True)
         across = pairing(targets.lengths, self.lengths, heads, device)
         states = decoder.embed(targets.values, _positions(targets), self.transformer.shared.weight)
@@ -193,7 +194,7 @@ class Writing:
         place = self.written[0][0].shape[2] if self.written else 0
         states = decoder.embed(tokens, torch.full_like(tokens, place), table).unsqueeze(1)  # [B, 1, dim]
         for number, layer in enumerate(decoder.layers):
-            states = layer(states, partial(self._itself, number, layer.self_attn.heads), partial(self._source, number))
+            states = layer(states, partial(self._itself, number, decoder.heads), partial(self._source, number))
         return F.linear(decoder.layer_norm(states).squeeze(1), table)
 
     def _itself(self, number: int, heads: int, parts: Tensor) -> Tensor:
@@ -234,7 +235,7 @@ class Seq2SeqTextModule(nn.Module):
         """States of all tokens in the order of the batch, their mean over each example, and the decoder."""
         tokens = batch.ragged("input_ids")
         encoder, table = self.transformer.encoder, self.transformer.shared.weight
-        own = pairing(tokens.lengths, None, encoder.layers[0].self_attn.heads, tokens.values.device)
+        own = pairing(tokens.lengths, None, encoder.heads, tokens.values.device)
         states = encoder.embed(tokens.values.long(), _positions(tokens), table)
         for layer in encoder.layers:
             states = layer(states, lambda parts: attend(parts, parts, own))

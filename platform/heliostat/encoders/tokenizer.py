@@ -162,11 +162,10 @@ class TextVocabulary:
     def halves(self) -> list[tuple[int, int]]:
         """For each id, the two that it was merged from, or itself and -1: [size]."""
         model = json.loads(self._tokenizer.to_str())["model"]
-        found = [(place, -1) for place in range(self.size)]
+        numbers, found = self._tokenizer.get_vocab(), [(place, -1) for place in range(self.size)]
         for merge in model.get("merges", ()):
             first, second = merge.split(" ") if isinstance(merge, str) else merge
-            whole = self._tokenizer.token_to_id(first + second)
-            found[whole] = (self._tokenizer.token_to_id(first), self._tokenizer.token_to_id(second))
+            found[numbers[first + second]] = (numbers[first], numbers[second])
         return found
 
     def starts_word(self) -> list[bool]:

@@ -45,11 +45,11 @@ class _Summed:
 
     def __call__(self, table: pd.DataFrame) -> float:
         """The score of one table."""
-        return self.of_sums(self.counts(table["answer"], table["target_answer"]).sum(0))
+        return float(self.resampled(table, np.ones((1, len(table))))[0])
 
     def resampled(self, table: pd.DataFrame, counts: Values) -> Values:
         """The score of each resample; `counts` says how often each holds each row: [resamples, rows]."""
-        sums = counts @ self.counts(table["answer"], table["target_answer"])
+        sums = np.matmul(counts, self.counts(table["answer"].tolist(), table["target_answer"].tolist()))
         return np.array([self.of_sums(row) for row in sums])
 
     @property

@@ -71,7 +71,8 @@ class Seq2SeqModule(nn.Module):
         answers = greedy(writing, self._bounds(features, rows.tolist()), device)
         pieces = batch.ragged(TARGETS).split()
         texts = [[self.vocabulary.text(ids) for ids in side] for side in (answers, [pieces[r].tolist() for r in rows])]
-        return Bleu(self.config.tokenize).counts(*texts).sum(0)
+        sums: np.typing.NDArray[np.float64] = Bleu(self.config.tokenize).counts(*texts).sum(0)
+        return sums
 
     def predict(self, features: Seq2SeqFeatures, batch: Batch) -> list[Row]:
         """The texts that the search finds for each source, best first."""

@@ -31,7 +31,7 @@ def smoothed_sums(states: Tensor, table: Tensor, targets: Tensor, smoothing: flo
     device = states.device.type
     if torch.is_autocast_enabled(device):
         states, table = (each.to(torch.get_autocast_dtype(device)) for each in (states, table))
-    return SmoothedSums(*_Smoothed.apply(states, table, targets, smoothing))
+    return SmoothedSums(*_Smoothed.apply(states, table, targets, smoothing))  # type: ignore[no-untyped-call]
 
 
 class _Smoothed(torch.autograd.Function):

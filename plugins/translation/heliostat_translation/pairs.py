@@ -51,4 +51,4 @@ class Pairs(DataAdapter):
     def _is_uneven(self, text: str, answer: str) -> bool:
         # Ten letters more or less say nothing of short texts, and Chinese writes a word in one letter or two.
         short, long = sorted((len(text.encode()), len(answer.encode())))
-        return long > self.config.max_ratio * (short + 10)
+        return bool(long > self.config.max_ratio * (short + 10))

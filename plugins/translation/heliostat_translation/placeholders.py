@@ -14,6 +14,7 @@ _MARK = re.compile(
     </?(?:{_TAGS})/?>                    # <b>, </a>, <br/>
     | <[A-Za-z][\w.-]*\s[^<>]*=[^<>]*>   # <item type="x">
     | %[A-Z][A-Z_]{{2,}}                 # %PRODUCTNAME
+    | %\(\w+\)[sd]                       # %(name)s
     | %\d+\$?[sd]? | %[sd](?![A-Za-z])  # %1, %1$s, %s
     | \$\([A-Za-z_]\w*\) | \$\{{\w+\}}   # $(ARG1), ${{name}}
     | \{{\d*\}}                         # {{}}, {{0}}

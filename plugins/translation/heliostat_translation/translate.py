@@ -77,7 +77,7 @@ class Translate(Seq2Seq):
         super().__init__(config)
         self.memory = Memory([])
         # A request that names another pair than this model's is refused by its record: no answer in a wrong language.
-        self.takes = _of_languages(self.config.source, self.config.target)
+        self.takes = _of_languages(self.config.source, self.config.target)  # type: ignore[misc]
 
     def fit(self, examples: Iterable[Row]) -> None:
         """Remember the train pairs, for the nearest one of an answer."""

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import gettext
 import hashlib
+import io
 import re
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from difflib import SequenceMatcher
@@ -33,7 +35,11 @@ SHA256 = {
 }
 HELP = {"de": "de", "fr": "fr", "zh": "zh-CN"}
 INTERFACE = {"de": "de", "fr": "fr", "zh": "zh_CN"}
+WEB = {"de": "de", "fr": "fr", "zh": "zh_Hans"}
+OUTSIDE = "django==5.2.7"
+OUTSIDE_SHA256 = "59a13a6515f787dec9d97a0438cd2efac78c8aca1c80025244b0fe507fe0754b"
 TARGET = Path(__file__).with_name("pairs.parquet")
+OUTSIDE_TARGET = Path(__file__).with_name("outside.parquet")
 
 BLOCKS = {"p", "h1", "h2", "h3", "h4", "h5", "h6"}
 WORDS_OF_A_TEXT = 4
@@ -100,8 +106,8 @@ def unpack(folder: Path) -> Path:
 
 def aligned(english: list[Block], other: list[Block]) -> dict[int, str]:
     """The text of the other page for the number of each English block, matched by order and id."""
-    ids = [[block.id for block in side] for side in (english, other)]
-    matches = SequenceMatcher(None, *ids, autojunk=False).get_matching_blocks()
+    ids, others = ([block.id for block in side] for side in (english, other))
+    matches = SequenceMatcher(None, ids, others, autojunk=False).get_matching_blocks()
     return {m.a + k: other[m.b + k].text for m in matches for k in range(m.size)}
 
 
@@ -153,6 +159,35 @@ def catalog(path: Path) -> dict[str, str]:
     return {key: value for key, value in entries.items() if isinstance(key, str) and key}
 
 
+def outside_rows() -> Iterator[dict[str, str | None]]:
+    """Messages of another program, four English words or more, to see how a model fares outside its domain."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "-d", folder]
+        subprocess.run([*command, OUTSIDE], check=True)
+        path = next(Path(folder).glob("*.whl"))
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        if found != OUTSIDE_SHA256:
+            raise SystemExit(f"{OUTSIDE} must have the sha256 {OUTSIDE_SHA256}; found {found}.")
+        with zipfile.ZipFile(path) as wheel:
+            names = sorted(name for name in wheel.namelist() if name.endswith("locale/de/LC_MESSAGES/django.mo"))
+            seen: set[str] = set()
+            for name in names:
+                texts = {code: wheel_catalog(wheel, name.replace("/de/", f"/{as_}/")) for code, as_ in WEB.items()}
+                for key in texts["de"]:
+                    english = " ".join(key.rpartition("\x04")[2].split())
+                    if english in seen or len(english.split()) < WORDS_OF_A_TEXT or not is_text(english):
+                        continue
+                    seen.add(english)
+                    said_in = {code: said(english, texts[code].get(key), code) for code in WEB}
+                    if any(said_in.values()):
+                        yield {"file": name, "kind": "text", "split": "test", "en": english, **said_in}
+
+
+def wheel_catalog(wheel: zipfile.ZipFile, name: str) -> dict[str, str]:
+    entries = gettext.GNUTranslations(io.BytesIO(wheel.read(name)))._catalog  # type: ignore[attr-defined]
+    return {key: value for key, value in entries.items() if isinstance(key, str) and key}
+
+
 def is_text(text: str) -> bool:
     return bool(re.search(r"[^\W\d_]{2}", text)) and len(text) <= 2000
 
@@ -171,15 +206,18 @@ def main() -> None:
         rows = list(help_rows(usr))
         rows += interface_rows(usr, {str(row["en"]).casefold() for row in rows})
     rows = [row for row in rows if any(row[code] for code in HELP)]
-    names = ("file", "id", "kind", "split", "en", *HELP)
-    table = pa.table({name: pa.array([row[name] for row in rows], pa.string()) for name in names})
-    pq.write_table(
-        table, TARGET, compression="zstd", compression_level=22, row_group_size=2**17, use_dictionary=names[:4]
-    )
+    write(rows, TARGET)
+    write(list(outside_rows()), OUTSIDE_TARGET)
+
+
+def write(rows: list[dict[str, str | None]], path: Path) -> None:
+    table = pa.table({name: pa.array([row[name] for row in rows], pa.string()) for name in rows[0]})
+    plain = [name for name in ("file", "id", "kind", "split") if name in rows[0]]
+    pq.write_table(table, path, compression="zstd", compression_level=22, row_group_size=2**17, use_dictionary=plain)
     for code in HELP:
         print(f"en-{code}:", dict(sorted(Counter((r["split"], r["kind"]) for r in rows if r[code]).items())))
-    print(f"{TARGET.name}: {table.num_rows} rows, {TARGET.stat().st_size} bytes")
-    print(f"sha256 {hashlib.sha256(TARGET.read_bytes()).hexdigest()}")
+    print(f"{path.name}: {table.num_rows} rows, {path.stat().st_size} bytes")
+    print(f"sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}")
 
 
 if __name__ == "__main__":
