@@ -6,10 +6,12 @@ from heliostat.adapters.columns import Columns
 from heliostat.adapters.documents import Documents
 from heliostat.adapters.histories import Histories
 from heliostat.baselines.boosting import BoostingBaseline
+from heliostat.baselines.copy import CopyBaseline
 from heliostat.baselines.frequent_tags import FrequentTagsBaseline
 from heliostat.baselines.items import EaseBaseline, ItemKnnBaseline, PopularBaseline
 from heliostat.baselines.majority import MajorityBaseline
 from heliostat.baselines.mean import MeanBaseline
+from heliostat.baselines.nearest_text import NearestTextBaseline
 from heliostat.baselines.ridge import RidgeBaseline
 from heliostat.baselines.tfidf import TfidfBaseline
 from heliostat.baselines.tfidf_labels import TfidfLabelsBaseline
@@ -34,6 +36,7 @@ from heliostat.heads.regression import Regression
 from heliostat.heads.risk import Risk
 from heliostat.heads.segments import SegmentLabels
 from heliostat.heads.sentences import NextSentence, SentenceOrder
+from heliostat.heads.seq2seq import Seq2Seq
 from heliostat.heads.tagging import Tagging
 from heliostat.plugin import Registry
 
@@ -57,6 +60,7 @@ def register(registry: Registry) -> None:
     registry.add("bert", Bert)
     registry.add("causal_lm", CausalLM)
     registry.add("denoising", Denoising)
+    registry.add("seq2seq", Seq2Seq)
     registry.add("multilabel", MultiLabel)
     registry.add("regression", Regression)
     registry.add("tagging", Tagging)
@@ -71,6 +75,8 @@ def register(registry: Registry) -> None:
     registry.add("tfidf_segments", TfidfSegmentsBaseline)
     registry.add("ridge", RidgeBaseline)
     registry.add("mean", MeanBaseline)
+    registry.add("copy", CopyBaseline)
+    registry.add("nearest_text", NearestTextBaseline)
     registry.add("majority", MajorityBaseline)
     registry.add("frequent_tags", FrequentTagsBaseline)
     registry.add("popular", PopularBaseline)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,6 +109,33 @@ class Decoder(Protocol):
 
     def logits(self, targets: Ragged) -> Tensor:
         """Scores of the token that follows each place of `targets`, given the source: [target tokens, vocabulary]."""
+
+
+class Writing(Protocol):
+    """Texts that a decoder is writing, with what it remembers of them, so that each token costs one place."""
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Scores of the token that follows when each text goes on with its token: [texts] -> [texts, vocabulary]."""
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these texts in this order; a text may be dropped, or stand several times: [new texts]."""
+
+
+@runtime_checkable
+class WritingDecoder(Protocol):
+    """A decoder that remembers what it has written; searches use it, and the loss needs no table of all scores."""
+
+    start_id: int
+    end_id: int
+
+    def hidden(self, targets: Ragged) -> Tensor:
+        """The states whose products with the embedding are `logits`: [target tokens, dim]."""
+
+    def logits(self, targets: Ragged) -> Tensor:
+        """Scores of the token that follows each place of `targets`, given the source: [target tokens, vocabulary]."""
+
+    def begin(self) -> Writing:
+        """One text a source, with nothing written yet; the first `step` takes `start_id`."""
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from heliostat.registry import Registry
 from heliostat.scoring import Chart, Metric, Tally
 
 if TYPE_CHECKING:
+    import pandas as pd
     from torch import Tensor, nn
 
     from heliostat.adapters.documents import Documents, split_sentences
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from heliostat.heads.ranking import Ranking
     from heliostat.heads.regression import Regression
     from heliostat.heads.risk import Risk, Risky
+    from heliostat.heads.segments import SegmentLabels
+    from heliostat.heads.seq2seq import Seq2Seq
     from heliostat.heads.tagging import Tagging
 
 __all__ = [
@@ -52,8 +55,8 @@ __all__ = [
     "DataError", "Decoder", "Demo", "Documents", "Draws", "Encoded", "Encoder", "EncoderModule", "FeatureSpec",
     "Features", "Field", "HeadModule", "HeliostatError", "Hierarchy", "ItemFeatures", "MeasuringModule", "Metric",
     "MultiLabel", "Name", "PooledFeatures", "Ragged", "Ranking", "Record", "Registry", "Regression", "RejectedRecord",
-    "Risk", "Risky", "Row", "SegmentFeatures", "SegmentLabels", "Seq2SeqFeatures", "Settings", "TabularFeatures",
-    "Tagging", "Tally", "TaskHead", "TokenFeatures", "Vocabulary", "split_sentences",
+    "Risk", "Risky", "Row", "SegmentFeatures", "SegmentLabels", "Seq2Seq", "Seq2SeqFeatures", "Settings",
+    "TabularFeatures", "Tagging", "Tally", "TaskHead", "TokenFeatures", "Vocabulary", "split_sentences",
 ]  # fmt: skip
 
 
@@ -298,19 +301,11 @@ class Demo(Component):
         return ""
 
 
-_HEADS = {
-    "Classification": "classification",
-    "MultiLabel": "multilabel",
-    "Regression": "regression",
-    "Tagging": "tagging",
-    "Risk": "risk",
-    "Risky": "risk",
-    "Ranking": "ranking",
-}
 _LATER = {
     "Classification": "heads.classification", "Documents": "adapters.documents", "Hierarchy": "heads.hierarchy",
-    "MultiLabel": "heads.multilabel", "Regression": "heads.regression", "SegmentLabels": "heads.segments",
-    "split_sentences": "adapters.documents",
+    "MultiLabel": "heads.multilabel", "Ranking": "heads.ranking", "Regression": "heads.regression",
+    "Risk": "heads.risk", "Risky": "heads.risk", "SegmentLabels": "heads.segments", "Seq2Seq": "heads.seq2seq",
+    "Tagging": "heads.tagging", "split_sentences": "adapters.documents",
 }  # fmt: skip
 
 

@@ -201,6 +201,8 @@ def show_scores(report: Report) -> None:
             cells += [number(row.baseline.value), _shown(row.difference, signed)]
         table.add_row(row.metric, *cells)
     console.print(table)
+    for name, signature in report.signatures.items():
+        console.print(f"{name}: {signature}", highlight=False, soft_wrap=True)
 
 
 def _shown(interval: Interval, spell: Callable[[float], str]) -> str:

@@ -190,7 +190,10 @@ class TextEncoder(Encoder):
         return list(rows)
 
     def _parts(self, example: Row) -> tuple[str, ...]:
-        for field in self.config.fields:
+        return self._texts(example, self.config.fields)
+
+    def _texts(self, example: Row, fields: Sequence[str]) -> tuple[str, ...]:
+        for field in fields:
             if not isinstance(example.get(field), str):
                 there = (
                     f"a {type(example[field]).__name__}"
@@ -198,7 +201,7 @@ class TextEncoder(Encoder):
                     else f"only {', '.join(example) or 'nothing'}"
                 )
                 raise DataError(f"encoder.fields names '{field}', which must be a text; the example has {there}.")
-        return tuple(example[field] for field in self.config.fields)
+        return tuple(example[field] for field in fields)
 
     def spec(self) -> FeatureSpec:
         """Width of the states, and the vocabulary."""

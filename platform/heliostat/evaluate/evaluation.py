@@ -179,4 +179,5 @@ def _report(
             each for column in run.evaluate.slices for each in slices(views, column, metrics[primary], primary, count)
         ],
         mistakes=mistakes(head, predictions, examples) if isinstance(head, Classification) else (),
+        signatures={name: str(metric.signature) for name, metric in metrics.items() if hasattr(metric, "signature")},
     )

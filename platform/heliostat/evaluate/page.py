@@ -149,7 +149,8 @@ def _leaks(report: Report) -> Iterator[Leak]:
 
 
 def _notes(report: Report) -> Iterator[str]:
-    """What the intervals leave out, in a sentence or two."""
+    """How scores were computed, and what the intervals leave out, in a sentence each."""
+    yield from (f"{metric_name(name)}: {signature}." for name, signature in report.signatures.items())
     never, sometimes = [], []
     for owner, scores in {"": report.scores, **report.baselines}.items():
         for name, score in scores.items():

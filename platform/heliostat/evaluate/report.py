@@ -16,6 +16,7 @@
     mistakes     [{id, target, label, confidence, target_probability, text}], the surest first; text '' if private
     counts       {train, valid, test}: examples
     leakage      {"test/train": {checked, exact, near, pairs}, ...}: texts that stand in two splits
+    signatures   {metric: text}: how it was computed, as sacreBLEU spells it
     run          the resolved run, with the keys of a run file
     drift        [{field, psi, most, is_target}]: how far each field has moved from the train split
 """
@@ -68,6 +69,8 @@ class Report:
     slices: Sequence[Slice] = ()
     mistakes: Sequence[Mistake] = field(default=(), repr=False)
     drift: Sequence[Drift] = ()
+    signatures: Mapping[str, str] = field(default_factory=dict)
+    """How a metric was computed, as its library spells it: by name of the metric, where it says so."""
 
     @property
     def html(self) -> Path:
@@ -124,6 +127,7 @@ class Report:
             "mistakes": [each._asdict() for each in self.mistakes],
             "counts": dict(self.counts),
             "leakage": dict(self.leakage),
+            "signatures": dict(self.signatures),
             "run": dict(self.run),
             "drift": [each._asdict() for each in self.drift],
         }
