@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from heliostat.batch import Batch, Draws, Encoded, Ragged
 from heliostat.component import Column, Component, Fitted, Name, Row, Settings
@@ -32,6 +32,7 @@ from heliostat.features import (
     TokenFeatures,
     Vocabulary,
 )  # fmt: skip
+from heliostat.records import Demo, Record
 from heliostat.registry import Registry
 from heliostat.scoring import Chart, Metric, Tally
 
@@ -58,16 +59,6 @@ __all__ = [
     "Risk", "Risky", "Row", "SegmentFeatures", "SegmentLabels", "Seq2Seq", "Seq2SeqFeatures", "Settings",
     "TabularFeatures", "Tagging", "Tally", "TaskHead", "TokenFeatures", "Vocabulary", "split_sentences",
 ]  # fmt: skip
-
-
-class Record(BaseModel):
-    """The typed fields that a head takes or gives. Subclass it with one annotated field each.
-
-    From this one declaration come the check on data, the request and response schema, the demo's form and the
-    model card.
-    """
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, str_max_length=100_000)
 
 
 class DataAdapter(Component):
@@ -268,37 +259,6 @@ class Baseline(Component):
     def predict(self, examples: Sequence[Row]) -> list[Row]:
         """One row an example, of the form that the head gives."""
         raise NotImplementedError
-
-
-class Demo(Component):
-    """What a domain may say about its page; the page itself is generated from the head's records."""
-
-    kind: ClassVar[str] = "demo"
-
-    title: ClassVar[str] = ""
-    description: ClassVar[str] = ""
-    moved_by: ClassVar[str] = ""
-    """A text field whose words are left out one at a time, so that those that moved the answer are marked."""
-
-    def bars(self, answer: Row) -> Mapping[str, float]:
-        """The answer as labelled bars, 0 to 1. By default its `probabilities`."""
-        return dict(answer.get("probabilities", {}))
-
-    def choices(self) -> Mapping[str, Sequence[tuple[str, str]]]:
-        """For fields that are lists of texts: what may be picked, as (what is shown, what is sent). By default none."""
-        return {}
-
-    def details(self, answer: Row) -> Row:
-        """Fields of the answer to show beside the bars. By default all but the class and the probabilities."""
-        return {key: value for key, value in answer.items() if key not in {"probabilities", "label"}}
-
-    def marks(self, record: Row, answer: Row) -> Sequence[tuple[str, str | None]]:
-        """Parts of a text, in order, each with the class by which it is coloured; by default none."""
-        return ()
-
-    def picture(self, answer: Row) -> str:
-        """A drawing of the answer as HTML or SVG without scripts, shown above the bars; escape what comes from data."""
-        return ""
 
 
 _LATER = {
