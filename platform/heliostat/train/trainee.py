@@ -290,9 +290,13 @@ class Trainee:
 
 
 def _fitted(run: Run, prepared: Prepared, folder: Path) -> Parts:
-    """What was fitted, from the run's own checkpoint where it has one: then nothing is asked of a pretrained model."""
+    """What was fitted, from the run's own checkpoint where it has one: then nothing is asked of a pretrained model.
+
+    An adapter goes on beside its base, also where its checkpoints hold the two merged: it asks for the base again.
+    """
     path = checkpoint.newest(folder / "checkpoints")
-    return prepared.parts(run) if path is None else checkpoint.load_parts(run, path)
+    has_adapter = getattr(run.encoder.settings, "adapter", None) is not None
+    return prepared.parts(run) if path is None or has_adapter else checkpoint.load_parts(run, path)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
