@@ -188,7 +188,7 @@ def pretraining(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple
             {
                 "name": "pretrained",
                 "data": {
-                    "adapter": {"type": "core.documents", "give": "pairs", "max_words": 6},
+                    "adapter": {"type": "core.documents", "give": "pairs", "max_words": 8},
                     "source": f"{home / 'notes.txt'}#documents=block",
                     "split": {"valid": 0.2, "test": 0},
                 },
@@ -212,7 +212,7 @@ def _assert_holds(curves: dict[str, dict[int, float]], folder: Path) -> None:
     expected = _journal(folder)
     assert expected.keys() >= CURVES
     for name, points in expected.items():
-        assert curves[name] == pytest.approx(points, rel=1e-6), name
+        assert curves[name] == pytest.approx(points, rel=1e-5), name  # the journal rounds to six digits
     assert all(0 <= value < 1 for value in curves["train/unused_budget"].values())
     assert max(curves["train/unused_budget"].values()) > 0
 
