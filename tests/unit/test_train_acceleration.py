@@ -19,6 +19,7 @@ from heliostat.data.prepare import prepare
 from heliostat.data.prepared import Prepared
 from heliostat.errors import TrainError
 from heliostat.run import Run, check
+from heliostat.train import acceleration
 from heliostat.train.loop import fit
 from heliostat.train.worker import LocalWorker, set_threads
 
@@ -67,13 +68,17 @@ def _in_effect(folder: Path) -> dict[str, Any]:
     return told
 
 
-def test_compiled_layers_give_the_same_loss_and_an_ordinary_checkpoint(make: Make, tmp_path: Path) -> None:
+def test_compiled_layers_give_the_same_loss_and_an_ordinary_checkpoint(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All but the code that is written in the end, which takes minutes: a compiler is asked for no more than a line."""
     from torch._dynamo.utils import counters
 
     from heliostat.predict import Predictor
 
     fit(*make(), LocalWorker(), tmp_path / "eager")
     counters.clear()
+    monkeypatch.setattr(acceleration, "BACKEND", "aot_eager")
     fit(*make(compile=True), LocalWorker(), tmp_path / "compiled")
     assert _losses(tmp_path / "compiled") == pytest.approx(_losses(tmp_path / "eager"), rel=1e-4)
     assert counters["stats"]["unique_graphs"] > 0

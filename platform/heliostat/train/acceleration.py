@@ -9,6 +9,9 @@ from heliostat.encoders.attention import keep_from_compiler
 from heliostat.errors import TrainError
 from heliostat.train.sharded import layers
 
+BACKEND = "inductor"
+"""What writes the code of compiled layers; of torch's others, `aot_eager` traces the same graphs and compiles none."""
+
 
 def set_matmul_precision(precision: str, device: torch.device) -> None:
     """Fix how torch multiplies fp32 matrices in this process: as they are, or on a GPU in TF32.
@@ -38,7 +41,7 @@ def compile_layers(model: nn.Module, device: torch.device) -> None:
     _require_compiler(device)
     keep_from_compiler()
     for layer in found:
-        layer.compile(dynamic=True)
+        layer.compile(dynamic=True, backend=BACKEND)
 
 
 def _require_compiler(device: torch.device) -> None:
