@@ -28,7 +28,7 @@ Make = Callable[..., tuple[Run, Prepared]]
 
 @pytest.fixture(scope="module")
 def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
-    """make(compile=True, ...) is a run of eight updates without dropout in fp32, and its prepared data."""
+    """make(compile=True, ...) is a run of four updates without dropout in fp32, and its prepared data."""
     home = tmp_path_factory.mktemp("home")
     with (home / "rows.csv").open("w", newline="") as file:
         writer = csv.writer(file)
@@ -44,7 +44,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
                 "encoder": {"type": "core.text", "preset": "tiny", "vocab_size": 300, "dropout": 0.0},
                 "head": {"type": "core.classification", "dropout": 0.0},
                 "train": {
-                    **{"max_steps": 8, "epochs": 9, "tokens_per_batch": 160, "log_every": 1, "lr": 3e-3},
+                    **{"max_steps": 4, "epochs": 9, "tokens_per_batch": 160, "log_every": 1, "lr": 3e-3},
                     **{"precision": "fp32", "trackers": [], **train},
                 },
             }

@@ -50,6 +50,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
             "train": {
                 **{"epochs": 3, "evaluations_per_epoch": 2, "tokens_per_batch": 160, "log_every": 1, "lr": 1e-2},
                 **{"ema": 0.8, "checkpoint_every": 1, "keep_checkpoints": 1, "select": "loss", "trackers": []},
+                **{"on_nan": "rollback"},  # which saves a checkpoint before the first update
                 **train,
             },
         }

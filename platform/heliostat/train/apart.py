@@ -58,7 +58,7 @@ def due_checkpoints(folder: Path, timetable: Timetable) -> list[int]:
     """The steps of all whole checkpoints in the run's folder that a validation belongs to."""
     whole = sorted((folder / "checkpoints").glob(f"step-*/{checkpoint.MANIFEST}"))
     steps = [int(path.parent.name.removeprefix("step-")) for path in whole]
-    return [step for step in steps if timetable.validates(timetable.position(step))]
+    return [step for step in steps if step and timetable.validates(timetable.position(step))]  # none before the first
 
 
 class Aside:
