@@ -1,0 +1,26 @@
+"""Answers to a head's sample records, kept in each checkpoint: what every later copy of the model must answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from heliostat.data.collate import collate
+from heliostat.model import Model
+from heliostat.run import Parts
+
+
+@torch.no_grad()
+def golden_answers(parts: Parts, model: Model, device: torch.device) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """The model's answers to the head's sample records, one by one and in fp32: what every later copy must answer."""
+    answers = []
+    for sample in parts.head.samples:
+        asked = parts.head.takes.model_validate(
+            sample
+        ).model_dump()  # as a request is: defaults and conversions included
+        encoded = parts.encoder.encode([asked])
+        batch = collate(encoded, np.zeros(1, dtype=np.uint64)).to(device)
+        answers.append((dict(sample), model.predict(batch)[0]))
+    return answers
