@@ -6,15 +6,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from heliostat import checkpoint
+from heliostat.train.mirror import Mirror
+from heliostat.train.uploads import Uploads
 
 
 class Saver:
     """One checkpoint at a time; a second one waits for the first. Only rank 0 writes."""
 
-    def __init__(self, checkpoints: Path, keep: int, *, is_writer: bool) -> None:
+    def __init__(self, checkpoints: Path, keep: int, *, is_writer: bool, mirror: str | None = None) -> None:
         self.checkpoints = checkpoints
         self.keep = keep
         self.is_writer = is_writer
+        run = checkpoints.parent
+        self.uploads = Uploads(run, Mirror(mirror, run.name)) if mirror and is_writer else None
         self._pool: ThreadPoolExecutor | None = None
         self._pending: Future[None] | None = None
 
@@ -29,6 +33,8 @@ class Saver:
     def _write(self, step: int, snapshot: checkpoint.Snapshot, best_step: int | None) -> None:
         checkpoint.save(checkpoint.step_folder(self.checkpoints, step), snapshot)
         checkpoint.collect(self.checkpoints, keep=self.keep, best=best_step)
+        if self.uploads:
+            self.uploads.wake()
 
     def _settle(self) -> None:
         if self._pending:
@@ -41,3 +47,12 @@ class Saver:
         if self._pool:
             self._pool.shutdown()
             self._pool = None
+
+    def close(self) -> None:
+        """The same, and the mirror has what it takes: `uploads.trouble` says why where it does not."""
+        try:
+            self.wait()
+        finally:
+            if self.uploads:
+                self.uploads.wake()
+                self.uploads.close()

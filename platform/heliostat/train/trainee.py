@@ -91,7 +91,12 @@ class Trainee:
             ancestors=read_ancestors(folder),
             data_key=prepared.key,
             journal=Journal(folder, run, is_writer=worker.rank == 0),
-            saver=Saver(folder / "checkpoints", settings.keep_checkpoints, is_writer=worker.rank == 0),
+            saver=Saver(
+                folder / "checkpoints",
+                settings.keep_checkpoints,
+                is_writer=worker.rank == 0,
+                mirror=settings.mirror,
+            ),
         )
 
     def restore(self, at_most: int | None = None) -> tuple[Position, list[Validation]]:
@@ -193,8 +198,10 @@ class Trainee:
 
     def close(self) -> None:
         """Wait for what is still being written."""
-        self.saver.wait()
-        self.journal.close()
+        try:
+            self.saver.close()
+        finally:
+            self.journal.close()
 
     def _served(self) -> Any:
         return _either(self.average.in_place(self.model), True) if self.average else _either(None, False)
