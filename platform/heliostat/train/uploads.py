@@ -38,10 +38,10 @@ class Uploads:
             self._thread.start()
         self._wake.set()
 
-    def close(self, patience_s: float = PATIENCE_S) -> None:
-        """Return when all is there, or when nothing went through for `patience_s`; `trouble` then says what is not."""
+    def close(self) -> None:
+        """Return when all is there, or when nothing went through for `PATIENCE_S`; `trouble` then says why."""
         if self._thread:
-            self._ends_at = time.monotonic() + patience_s
+            self._ends_at = time.monotonic() + PATIENCE_S
             self._wake.set()
             self._thread.join()
             self._thread = None
@@ -60,9 +60,9 @@ class Uploads:
                 wait_s = min(LONGEST_WAIT_S, 2 * (wait_s or FIRST_WAIT_S / 2))
             if self._ends_at is not None:
                 left = self._ends_at - time.monotonic()
-                if wait_s is None or left <= 0:
+                if left <= 0 if wait_s else not self._wake.is_set():
                     return
-                wait_s = min(wait_s, left)
+                wait_s = min(wait_s, left) if wait_s else None
 
     def _level(self) -> None:
         """Copy what is missing, the newest first; then remove what is gone here and older than the newest there."""
