@@ -6,7 +6,8 @@
     ├── encoder/         what the encoder fitted, and model.safetensors: plain AutoModel loads core.text's
     ├── head/            what the head fitted, and model.safetensors
     ├── golden.jsonl     answers to the head's sample records, to be replayed before the model takes traffic
-    ├── state/           where training stood: trainer.json, optimizer.safetensors, weights.safetensors (under EMA)
+    ├── state/           where training stood: trainer.json, optimizer.safetensors, weights.safetensors (under EMA),
+    │                    adapter.safetensors (where an adapter trains)
     └── manifest.json    name -> size and sha256 of every other file; written last, so a folder with one is whole
 
 Only safetensors and JSON are ever read: no file of a checkpoint can run code.
@@ -46,6 +47,8 @@ class TrainingState(NamedTuple):
     optimizer: dict[str, Tensor]
     weights: dict[str, Tensor] | None
     """The weights that training goes on with, where they differ from those that are served (EMA)."""
+    adapter: dict[str, Tensor] | None = None
+    """Of an adapter: `weights/<name>`, which the encoder's folder may hold merged, and `ranks/...` of AdaLoRA."""
 
 
 class Snapshot(NamedTuple):
@@ -108,8 +111,9 @@ def _write(folder: Path, snapshot: Snapshot) -> None:
         (folder / "state").mkdir()
         _write_json(folder / "state" / "trainer.json", snapshot.state.trainer)
         save_file(snapshot.state.optimizer, folder / "state" / "optimizer.safetensors")
-        if snapshot.state.weights is not None:
-            save_file(snapshot.state.weights, folder / "state" / "weights.safetensors")
+        for name in ("weights", "adapter"):
+            if (tensors := getattr(snapshot.state, name)) is not None:
+                save_file(tensors, folder / "state" / f"{name}.safetensors")
 
 
 def _below(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -225,11 +229,11 @@ def load_state(folder: Path) -> TrainingState:
     state = folder / "state"
     if not (state / "trainer.json").is_file():
         raise CheckpointError(f"checkpoint {folder} holds no training state: it can predict and not continue.")
-    weights = state / "weights.safetensors"
+    more = {name: state / f"{name}.safetensors" for name in ("weights", "adapter")}
     return TrainingState(
         trainer=json.loads((state / "trainer.json").read_text(encoding="utf-8")),
         optimizer=read_tensors(state / "optimizer.safetensors"),
-        weights=read_tensors(weights) if weights.exists() else None,
+        **{name: read_tensors(path) if path.exists() else None for name, path in more.items()},
     )
 
 

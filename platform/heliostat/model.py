@@ -56,4 +56,10 @@ def build_model(encoder: Encoder, head: TaskHead) -> Model:
 
 def num_parameters(model: nn.Module) -> int:
     """Trainable numbers in the model."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    return count_parameters(model)[0]
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """Numbers in the model that training changes, and all."""
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return sum(size for size, is_trained in sizes if is_trained), sum(size for size, _ in sizes)

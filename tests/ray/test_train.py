@@ -31,7 +31,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def _run(rows: Path, num_workers: int, **train_settings: Any) -> Run:
+def _run(rows: Path, num_workers: Any, strategy: str = "ddp", **train_settings: Any) -> Run:
     return check(
         {
             "name": "rows",
@@ -47,7 +47,7 @@ def _run(rows: Path, num_workers: int, **train_settings: Any) -> Run:
                 "lr": 2e-3,
                 **train_settings,
             },
-            "scaling": {"num_workers": num_workers},
+            "scaling": {"num_workers": num_workers, "strategy": strategy},
         }
     )
 
@@ -68,6 +68,16 @@ def test_the_loss_does_not_depend_on_the_number_of_workers(
     manifest = checkpoint.verify(together.checkpoint)
     assert manifest["trainer"]["in_effect"]["world_size"] == 2
     assert manifest["trainer"]["in_effect"]["strategy"] == "ddp"
+
+
+def test_as_many_workers_as_there_are_share_the_model(
+    rows: Path, ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HELIOSTAT_HOME", str(tmp_path))
+    alone, together = train(_run(rows, 1)), train(_run(rows, [1, 2], "fsdp"))
+    assert _losses(together.folder) == pytest.approx(_losses(alone.folder), rel=1e-4)
+    in_effect = checkpoint.verify(together.checkpoint)["trainer"]["in_effect"]
+    assert (in_effect["strategy"], in_effect["world_size"]) == ("fsdp", 2)
 
 
 def test_a_worker_without_rows_still_steps(

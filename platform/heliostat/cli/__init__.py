@@ -61,6 +61,11 @@ def main() -> None:
     except KeyboardInterrupt:
         print("stopped.", file=sys.stderr)
         _leave(130)
+    except SystemExit as ended:
+        if "TORCHELASTIC_RUN_ID" not in os.environ:
+            raise
+        # Under torchrun a thread of gloo that aborts at exit would turn a finished training into a failed one.
+        _leave(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
 
 
 def _leave(exit_code: int) -> None:

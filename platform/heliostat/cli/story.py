@@ -93,11 +93,17 @@ def tell_training(
     """Train, evaluate and store, with bars and a table of scores."""
     from heliostat.run import load
     from heliostat.train.launch import train
+    from heliostat.train.torchrun import is_follower
 
+    console.quiet = is_follower()
     run = load(reference, overrides) if reference else None
+    scaling = _scaling(overrides) if resume else None
     with bars() as progress:
-        result = train(run, resume=resume, run_id=run_id, watcher=TrainingBar(progress))
+        result = train(run, resume=resume, run_id=run_id, scaling=scaling, watcher=TrainingBar(progress))
     console.print(f"trained   {result.run_id}  {result.steps} steps in {result.seconds:.0f} s")
+    console.print(f"          {_in_effect(result)}")
+    if is_follower():
+        return Told(result, None, None)
     if not evaluate:
         console.print(f"checkpoint  {result.checkpoint}")
         return Told(result, None, None)
@@ -111,6 +117,29 @@ def tell_training(
         console.print(f"valid     {scores}", highlight=False, soft_wrap=True)
     console.print(f"stored    {version.name}:{version.version}, now {version.name}@{alias}")
     return Told(result, report, version)
+
+
+def _scaling(overrides: Sequence[str]) -> dict[str, Any]:
+    """What overrides say of the workers. Raises RunError for others: a run that goes on keeps its settings."""
+    from heliostat.errors import Problem, RunError
+    from heliostat.run import nested
+
+    values = nested(overrides)
+    odd = [key for key in values if key != "scaling"]
+    if odd:
+        rule = "cannot be changed in a run that goes on; scaling.num_workers and its neighbours can."
+        raise RunError([Problem(key, rule) for key in odd])
+    return dict(values.get("scaling", {}))
+
+
+def _in_effect(result: TrainResult) -> str:
+    """What was in effect, not what was asked for: parameters that trained, workers, number format."""
+    from heliostat.checkpoint import read_manifest
+
+    told = read_manifest(result.checkpoint)["trainer"]["in_effect"]
+    trained, total = told.get("trained_parameters", 0), told.get("parameters", 0)
+    share = f"{trained:,} of {total:,} parameters ({trained / max(1, total):.2%}) trained"
+    return f"{share}, {told['strategy']} on {told['world_size']} x {told['device']}, {told['precision']}"
 
 
 def _evaluate(result: TrainResult) -> Report | None:

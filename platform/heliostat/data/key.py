@@ -20,6 +20,9 @@ from heliostat.run import Run
 CODE_VERSION = 1
 """Raised with every change in `data/` after which the same input gives other examples, splits or shards."""
 
+_LATER = {"adapter"}
+"""Settings of an encoder that shape its training alone."""
+
 
 def data_key(run: Run, source: Source) -> str:
     """32 hexadecimal digits: BLAKE2b of the source's content, the settings that shape the data, the code's version."""
@@ -32,7 +35,10 @@ def data_key(run: Run, source: Source) -> str:
         "split": settings["data"]["split"],
         "limit": settings["data"]["limit"],
         "slices": sorted(set(run.evaluate.slices)),
-        "encoder": [settings["encoder"], run.encoder.build().fingerprint()],
+        "encoder": [
+            {key: value for key, value in settings["encoder"].items() if key not in _LATER},
+            run.encoder.build().fingerprint(),
+        ],
         "head": settings["head"],
         "components": [_code(address, find(address, base)) for address, base in named],  # type: ignore[type-abstract]
     }

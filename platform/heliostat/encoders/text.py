@@ -12,6 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from heliostat.component import Row, Settings
+from heliostat.encoders.adapter import ADAPTER, AdapterSettings
 from heliostat.encoders.presets import PRESETS, Architecture, SpecialIds, bert_config
 from heliostat.encoders.pretrained import WEIGHTS, TextFiles, folder_fingerprint
 from heliostat.encoders.tokenizer import (
@@ -34,6 +35,9 @@ from heliostat.plugin import Encoded, Encoder
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from torch import Tensor, nn
+
+    from heliostat.encoders.adapted import Adapted
+    from heliostat.encoders.base import Base
 
 PAIR_START = "pair_start"
 """The column that says where the second text of a pair begins in its example; absent where there is one text."""
@@ -68,12 +72,22 @@ class TextEncoder(Encoder):
         """The most tokens that a preset learns; None takes the preset's: 2, 8, 16 or 32 thousand."""
         lower_case: bool | None = None
         """Whether a preset reads `A` as `a`; None does."""
+        adapter: AdapterSettings | None = None
+        """Keeps a pretrained model and trains few parameters beside it: lora, adalora, bottleneck; None trains all."""
 
         @field_validator("vocab_size", "lower_case")
         @classmethod
         def _only_with_a_preset(cls, value: Any, info: ValidationInfo) -> Any:
             if value is not None and info.data.get("pretrained") is not None:
                 rule = "has no effect with encoder.pretrained, which brings its own vocabulary. Leave it out."
+                raise PydanticCustomError("no_effect", "{rule}", {"rule": rule})
+            return value
+
+        @field_validator("adapter")
+        @classmethod
+        def _only_with_a_base(cls, value: Any, info: ValidationInfo) -> Any:
+            if value is not None and info.data.get("pretrained") is None:
+                rule = "needs encoder.pretrained: a preset starts from nothing and has nothing to keep. Leave it out."
                 raise PydanticCustomError("no_effect", "{rule}", {"rule": rule})
             return value
 
@@ -97,6 +111,7 @@ class TextEncoder(Encoder):
         self._files: TextFiles | None = None
         self._tokenizer: Tokenizer | None = None
         self._weights_follow = False
+        self._base: Base | None = None
 
     def fingerprint(self) -> str:
         """The hash of a pretrained model's tokenizer and configuration, where it lies in a folder."""
@@ -150,6 +165,11 @@ class TextEncoder(Encoder):
         """Read what `save` wrote. Where weights lie beside it (a checkpoint), nothing else will be asked for."""
         self._take(TextFiles.read(folder))
         self._weights_follow = (folder / WEIGHTS).is_file()
+        self._base = None
+        if (folder / ADAPTER).is_file():  # an adapter that is kept apart: its base is asked for again
+            from heliostat.encoders.base import Base
+
+            self._base = Base.read(folder)
 
     def encode(self, examples: Sequence[Row]) -> list[Encoded]:
         """`input_ids` of each example, special tokens included; of pairs also `pair_start`, where the second begins.
@@ -209,14 +229,22 @@ class TextEncoder(Encoder):
     def module(self) -> nn.Module:
         """A TextModule: pretrained where the run says so, unless the weights of a checkpoint follow.
 
-        Raises RunError when the pretrained weights cannot be had, HeliostatError for a model that needs padding.
+        Raises RunError when the pretrained weights cannot be had, HeliostatError for a model that needs padding, and
+        CheckpointError when the base of a checkpoint's adapter is gone or another.
         """
         from heliostat.encoders.pretrained import load_transformer
         from heliostat.encoders.text_module import TextModule, prove
 
-        address = None if self._weights_follow else self.config.pretrained
+        if self._base:
+            self._base.verify()
+        address = None if self._weights_follow else self._base.address if self._base else self.config.pretrained
         module = TextModule(load_transformer(self._fitted()[0], address), self.config.pooling, self.gives)
         prove(module)
+        if self.config.adapter and address:  # weights that follow have it merged
+            from heliostat.encoders.adapted import adapt
+            from heliostat.encoders.base import Base
+
+            module.adapter = adapt(module.transformer, self.config.adapter, self._base or Base.of(address))
         return module
 
     def depth_of(self, parameter: str) -> int | None:
@@ -225,10 +253,21 @@ class TextEncoder(Encoder):
         return int(layer[1]) + 1 if layer else 0 if _EMBEDDING.search(parameter) else None
 
     def save_weights(self, module: nn.Module, folder: Path, weights: Mapping[str, Tensor]) -> None:
-        """Write `weights` to `folder/model.safetensors`, named as AutoModel names them."""
+        """Write `weights` to `folder/model.safetensors`, named as AutoModel names them.
+
+        Of an adapter that is not merged, the adapter is written, and the address and hash of its base.
+        """
         from safetensors.torch import save_file
 
-        named = {name.removeprefix(_PREFIX): tensor.contiguous() for name, tensor in weights.items()}
+        named = {name.removeprefix(_PREFIX): tensor for name, tensor in weights.items()}
+        adapter: Adapted | None = module.adapter  # type: ignore[assignment]
+        if adapter and not adapter.merges:
+            adapter.save(folder, named)
+            return
+        if adapter:
+            adapter.base.write(folder)
+            named = adapter.merged(named)
+        named = {name: tensor.contiguous() for name, tensor in named.items()}
         save_file(named, folder / WEIGHTS, metadata={"format": "pt"})
 
     def load_weights(self, module: nn.Module, folder: Path) -> None:
@@ -236,6 +275,10 @@ class TextEncoder(Encoder):
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
+        adapter: Adapted | None = module.adapter  # type: ignore[assignment]
+        if adapter:
+            adapter.load(folder)
+            return
         path = folder / WEIGHTS
         if not path.is_file():
             pickle = list(folder.glob("*.bin"))

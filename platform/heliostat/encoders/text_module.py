@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,9 @@ from heliostat.encoders.attention import UNPADDED, Layout
 from heliostat.encoders.text import PAIR_START
 from heliostat.errors import HeliostatError
 from heliostat.features import CausalFeatures, TokenFeatures
+
+if TYPE_CHECKING:
+    from heliostat.encoders.adapted import Adapted
 
 
 class TextModule(nn.Module):
@@ -27,6 +30,8 @@ class TextModule(nn.Module):
         self.transformer = transformer
         self.pooling = pooling
         self.gives = gives
+        self.adapter: Adapted | None = None
+        """What trains beside a frozen transformer; None where the transformer trains."""
         self.first_position = first_position(transformer)
         self.has_types = (getattr(transformer.config, "type_vocab_size", 0) or 0) > 1
         pooler = getattr(transformer, "pooler", None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, WrapValidator, model_validator
 from pydantic_core import PydanticCustomError
 
 from heliostat.component import Name, Settings, no_effect
@@ -59,6 +59,9 @@ class TrainSettings(Settings):
     """Tokens of one optimiser update, over all workers."""
     tokens_per_micro_batch: Count = 8192
     """Tokens of one forward and backward pass on one worker: bounds memory."""
+    activation_checkpointing: bool = False
+    """Compute the layers of a transformer again in backward instead of keeping what they gave: less memory, a third
+    more work."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """Number format of the matrix products; weights and optimiser stay fp32."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 7
@@ -103,16 +106,44 @@ class TrainSettings(Settings):
         return self
 
 
+def _workers(data: Any) -> int | tuple[int, int]:
+    ends = data if isinstance(data, (list, tuple)) and len(data) == 2 else [data]
+    if not all(type(end) is int and end >= 1 for end in ends) or list(ends) != sorted(ends):
+        rule = "should be a whole number of 1 or more, or [least, most]; found {found}."
+        raise PydanticCustomError("workers", rule, {"found": repr(data)})
+    return ends[0] if len(ends) == 1 else (ends[0], ends[1])
+
+
 class ScalingSettings(Settings):
     """How many workers share the work."""
 
-    num_workers: Count = 1
+    num_workers: Annotated[int | tuple[int, int], WrapValidator(lambda data, _: _workers(data))] = 1
+    """Workers, or [least, most]: then Ray takes as many as there are and goes on with fewer when some are lost."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """Every worker holds the whole model (ddp), or a shard of its weights, gradients and optimiser (fsdp)."""
     threads_per_worker: Count | None = None
     """Threads of one worker; None gives each its share of the cores."""
     max_failures: Annotated[int, Field(ge=0)] = 3
     """Lost workers after which a run on Ray gives up; each is answered by a restart from the newest checkpoint."""
     timeout_s: Positive = 600.0
     """Seconds without a sign of life after which a worker of Ray counts as lost, and a wait for the others is over."""
+
+    @property
+    def least_workers(self) -> int:
+        """Workers without which there is no start."""
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[0]
+
+    @property
+    def most_workers(self) -> int:
+        """Workers that are taken when they are there."""
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[1]
+
+    @model_validator(mode="after")
+    def _workers_share(self) -> Self:
+        if self.strategy == "fsdp" and self.most_workers == 1:
+            rule = "strategy: fsdp has no effect with one worker. Set num_workers to 2 or more, or leave it out."
+            raise PydanticCustomError("workers", "{rule}", {"rule": rule})
+        return self
 
 
 class EvaluateSettings(Settings):
@@ -152,6 +183,17 @@ class Run(Settings):
                     "needs": needs.__name__,
                     "gives": gives.__name__,
                 },
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _ranks_are_whole(self) -> Self:
+        adapter = getattr(self.encoder.settings, "adapter", None)
+        if self.scaling.strategy == "fsdp" and getattr(adapter, "type", None) == "adalora":
+            raise PydanticCustomError(
+                "adalora",
+                "encoder.adapter of type adalora compares whole matrices and cannot be trained with "
+                "scaling.strategy=fsdp. Take strategy: ddp, or type: lora.",
             )
         return self
 

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from heliostat import checkpoint
 from heliostat.errors import Stopped, TrainError
 from heliostat.home import home
-from heliostat.run import Run, pinned
-from heliostat.train import run_folder
+from heliostat.run import Run, check, pinned
+from heliostat.train import run_folder, torchrun
 from heliostat.train.ancestry import ancestors_of, note_ancestors
 from heliostat.train.full_disk import full_disk_told
 from heliostat.train.lookout import Lookout
-from heliostat.train.mirror import Mirror, bring, claim
-from heliostat.train.recovery import recover
+from heliostat.train.mirror import bring
+from heliostat.train.recovery import not_mirrored, ready
 from heliostat.train.signals import Wish, stop_signals
 from heliostat.train.tracking import require_trackers
-from heliostat.train.uploads import missing_there, trouble
 
 if TYPE_CHECKING:
     from heliostat.data.prepared import Prepared
@@ -55,91 +55,120 @@ class TrainResult(NamedTuple):
 
 
 def train(
-    run: Run | None, *, resume: str | None = None, run_id: str | None = None, watcher: Watcher | None = None
+    run: Run | None,
+    *,
+    resume: str | None = None,
+    run_id: str | None = None,
+    scaling: Mapping[str, Any] | None = None,
+    watcher: Watcher | None = None,
 ) -> TrainResult:
-    """Train a run, or go on with the run of id `resume`, which may be its address in a mirror: `s3://bucket/runs/ID`.
+    """Train a run, or go on with the run of id `resume`, on other workers if `scaling` says so.
 
-    One worker trains in this process; several, or a cluster named by `RAY_ADDRESS`, train on Ray. Raises TrainError,
-    DataError, CheckpointError, RunError (a pretrained model that is not there), and after Ctrl-C or SIGTERM Stopped
-    (exit code 130 or 143), with a checkpoint kept.
+    `resume` may be an address in a mirror, too: `s3://bucket/prefix/ID` is brought here first.
+
+    One worker trains in this process; several, or a cluster named by `RAY_ADDRESS`, train on Ray; those that torchrun
+    started train with each other. Raises TrainError, DataError, CheckpointError, RunError (a pretrained model that is
+    not there), and after Ctrl-C or SIGTERM Stopped (exit code 130 or 143), with a checkpoint kept.
     """
     started = time.monotonic()
     watcher = watcher or Watcher()
-    if resume:
-        run, folder = run_folder.reopen(bring(resume, run_folder.runs_folder()) if "://" in resume else resume)
-    elif run is None:
-        raise TrainError("there is nothing to train: name a run, or continue one with --resume ID.")
-    else:
-        require_trackers(run.train.trackers)
-        run = pinned(run)
-        ancestors = ancestors_of(run)
-        folder = run_folder.create(run, run_id)
-        note_ancestors(folder, ancestors)
+    here = torchrun.place()
+    if here is not None:
+        asked, is_new = run, not resume
+        with torchrun.joined(here) as group:
+            return _train_together(group, lambda: _open(asked, resume, run_id, scaling), watcher, is_new=is_new)
+    run, folder = _open(run, resume, run_id, scaling)
     with (
         run_folder.locked(folder),
         stop_signals(lambda: run_folder.ask_to_stop(folder)) as wish,
         full_disk_told(folder),
     ):
-        _ready(run, folder, watcher, is_new=not resume)
+        ready(run, folder, watcher.warn, is_new=not resume)
         try:
             prepared = _train(run, folder, watcher)
             model, steps = _finished(folder, prepared)
         except Stopped as stopped:
             raise _with_way_on(stopped, folder, wish) from None
-    seconds = time.monotonic() - started
-    return TrainResult(folder.name, folder, model, prepared, steps, seconds, _not_mirrored(run, folder, watcher))
+    missing = not_mirrored(run, folder, watcher.warn)
+    return TrainResult(folder.name, folder, model, prepared, steps, time.monotonic() - started, missing)
 
 
-def _mirror(run: Run, folder: Path) -> Mirror | None:
-    return Mirror(run.train.mirror, folder.name) if run.train.mirror else None
+def _open(
+    run: Run | None, resume: str | None, run_id: str | None, scaling: Mapping[str, Any] | None
+) -> tuple[Run, Path]:
+    if resume:
+        run_id = bring(resume, run_folder.runs_folder()) if "://" in resume else resume
+        return run_folder.reopen(run_id, scaling)
+    if run is None:
+        raise TrainError("there is nothing to train: name a run, or continue one with --resume ID.")
+    require_trackers(run.train.trackers)
+    run = pinned(run)
+    ancestors = ancestors_of(run)
+    folder = run_folder.create(run, run_id)
+    note_ancestors(folder, ancestors)
+    return run, folder
 
 
-def _ready(run: Run, folder: Path, watcher: Watcher, *, is_new: bool) -> None:
-    """What is done before anything costs time: a new run is written down in its mirror, an old one cleared up."""
-    mirror = _mirror(run, folder)
-    if is_new:
-        if mirror:
-            try:
-                claim(mirror, folder)
-            except TrainError:
-                shutil.rmtree(folder)  # or else the id would be taken
-                raise
-        return
-    found = recover(folder, mirror)
-    for aside, why in found.damaged.items():
-        watcher.warn(f"{why} It lies in {aside} now and is passed over.")
-    if found.checkpoint is None:
-        watcher.warn(f"the run '{folder.name}' has no finished checkpoint: it starts from its first step.")
+def _train_together(
+    group: torchrun.Group, first: Callable[[], tuple[Run, Path]], watcher: Watcher, *, is_new: bool
+) -> TrainResult:
+    """The training of all processes of torchrun, of which this is one. The first of them opens the run."""
+    started = time.monotonic()
+    with ExitStack() as stack:
+
+        def opened() -> tuple[Any, str]:
+            again = torchrun.claimed(run_folder.runs_folder()) if group.here.restarts else None
+            run, folder = run_folder.reopen(again) if again else first()
+            torchrun.check_world_size(run, group.here)
+            stack.enter_context(run_folder.locked(folder))
+            torchrun.claim(folder)
+            ready(run, folder, watcher.warn, is_new=is_new and not again)
+            return run.dump(), str(folder)
+
+        values, path = group.agree(opened)
+        run, folder = check(values), Path(path)
+        wish = stack.enter_context(stop_signals(lambda: run_folder.ask_to_stop(folder), under_launcher=True))
+        stack.enter_context(full_disk_told(folder))
+        try:
+            prepared = Path(group.agree(lambda: str(_prepared(run, folder, watcher).folder)))
+            _train_in(group, run, prepared, folder, watcher)
+            model, steps = group.agree(lambda: _finished(folder, prepared))
+        except Stopped as stopped:
+            raise _with_way_on(stopped, folder, wish) from None
+    missing = not_mirrored(run, folder, watcher.warn) if group.here.rank == 0 else ()
+    return TrainResult(folder.name, folder, model, prepared, steps, time.monotonic() - started, missing)
 
 
-def _not_mirrored(run: Run, folder: Path, watcher: Watcher) -> tuple[str, ...]:
-    """Say which checkpoints the mirror lacks at the end, if it does."""
-    mirror, words = _mirror(run, folder), trouble(folder)
-    if mirror is None or not words:
-        return ()
-    missing = tuple(missing_there(folder, mirror))
-    watcher.warn(
-        f"{words} Not there: {', '.join(missing)}. They lie in {folder / 'checkpoints'}; send them later with "
-        f"heliostat train --resume {folder.name}"
-    )
-    return missing
+def _train_in(group: torchrun.Group, run: Run, prepared: Path, folder: Path, watcher: Watcher) -> None:
+    from heliostat.data.prepared import Prepared
+    from heliostat.train.loop import fit
+    from heliostat.train.worker import TorchWorker, set_threads, share_of_cores
+
+    set_threads(run.scaling.threads_per_worker or share_of_cores(group.here.local_world_size))
+    look = Lookout(watcher, folder, timeout_s=run.scaling.timeout_s)
+
+    def asked_to_stop() -> bool:
+        look()
+        return run_folder.is_asked_to_stop(folder)
+
+    worker = TorchWorker(group.device, asked_to_stop, strategy=run.scaling.strategy, precision=run.train.precision)
+    outcome = fit(run, Prepared.open(prepared), worker, folder)
+    if worker.rank == 0:
+        (folder / "outcome.json").write_text(json.dumps(outcome._asdict()), encoding="utf-8")
 
 
 def _train(run: Run, folder: Path, watcher: Watcher) -> Path:
-    prepared = _prepared(run, folder, watcher)
-    if run_folder.is_asked_to_stop(folder):
-        raise Stopped("stopped before the first step.")
+    prepared = _prepared(run, folder, watcher).folder
     look = Lookout(watcher, folder, timeout_s=run.scaling.timeout_s)
-    look()
-    if run.scaling.num_workers == 1:
-        _train_here(run, prepared.folder, folder, look)
+    if run.scaling.most_workers == 1:
+        _train_here(run, prepared, folder, look)
     else:
         from heliostat.ray_session import ray_session
         from heliostat.train.on_ray import train_on_ray
 
         with ray_session(folder / "ray.log"):
-            train_on_ray(run, prepared.folder, folder, look)
-    return prepared.folder
+            train_on_ray(run, prepared, folder, look)
+    return prepared
 
 
 def _prepared(run: Run, folder: Path, watcher: Watcher) -> Prepared:
@@ -148,12 +177,15 @@ def _prepared(run: Run, folder: Path, watcher: Watcher) -> Prepared:
     from heliostat.ingest import prepare
 
     note = folder / "prepared"
-    if note.is_file():
-        place = home() / "prepared" / note.read_text(encoding="utf-8").strip()
-        if Prepared.is_complete(place):
-            return Prepared.open(place)
-    prepared = prepare(run, on_progress=watcher.preparing)
-    note.write_text(prepared.key, encoding="utf-8")
+    place = home() / "prepared" / note.read_text(encoding="utf-8").strip() if note.is_file() else None
+    if place and Prepared.is_complete(place):
+        prepared = Prepared.open(place)
+    else:
+        prepared = prepare(run, on_progress=watcher.preparing)
+        note.write_text(prepared.key, encoding="utf-8")
+    if run_folder.is_asked_to_stop(folder):
+        raise Stopped("stopped before the first step.")
+    watcher.training(folder)
     return prepared
 
 

@@ -60,6 +60,8 @@ def _train(trainee: Trainee) -> tuple[str, list[Validation]]:
     failed, back_to, rollbacks = None, None, Counter[int]()
     while True:
         start, history = trainee.restore(back_to)
+        if trainee.ranks:
+            trainee.ranks.begin(timetable.num_steps)
         if failed is not None and back_to is not None:
             trainee.left_out |= set(range(max(start.step, back_to), failed.step + 1))
         elif trainee.run.train.on_nan == "rollback" and start == START:

@@ -33,7 +33,7 @@ def train_on_ray(run: Run, prepared: Path, folder: Path, look: Lookout) -> None:
     """
     from ray.exceptions import RayActorError
 
-    cpus = check_resources(run.scaling.num_workers)
+    cpus = check_resources(run.scaling.least_workers)
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(run.scaling.timeout_s)
     (folder / "failure.json").unlink(missing_ok=True)
@@ -122,7 +122,12 @@ def work(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     run, folder = check(config["run"]), Path(config["folder"])
     set_threads(run.scaling.threads_per_worker or share_of_cores(context.get_local_world_size()))
-    worker = WatchedWorker(ray.train.torch.get_device(), lambda: is_asked_to_stop(folder))
+    worker = WatchedWorker(
+        ray.train.torch.get_device(),
+        lambda: is_asked_to_stop(folder),
+        strategy=run.scaling.strategy,
+        precision=run.train.precision,
+    )
     worker.beats = Beats(folder, worker.rank)
     worker.beats.start(worker.world_size)
     try:
@@ -142,7 +147,7 @@ def work(config: dict[str, Any]) -> None:
 def _has_gpus(run: Run) -> bool:
     import ray
 
-    return float(ray.cluster_resources().get("GPU", 0)) >= run.scaling.num_workers
+    return float(ray.cluster_resources().get("GPU", 0)) >= run.scaling.least_workers
 
 
 def check_resources(num_workers: int) -> float:

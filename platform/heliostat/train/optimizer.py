@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from heliostat.run import AdamW, Muon, RmsProp, Sgd, TrainSettings
 from heliostat.train.muon import Groups, MuonWithAdamW, hidden_matrices
+from heliostat.train.sharded import cut_like, whole
 
 DepthOf = Callable[[str], int | None]
 """How deep an encoder's parameter lies: 0 for embeddings, k for the k-th layer, None for neither."""
@@ -70,12 +71,11 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """The optimiser's state as `<parameter>/<what>` -> a copy of the tensor."""
-    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+    """The optimiser's state as `<parameter>/<what>` -> a copy of the whole tensor. Every worker calls it."""
     return {
-        f"{names[parameter]}/{what}": torch.as_tensor(value).detach().to("cpu", copy=True)
-        for parameter, state in optimizer.state.items()
-        for what, value in state.items()
+        f"{name}/{what}": whole(torch.as_tensor(value).detach()).to("cpu", copy=True)
+        for name, parameter in model.named_parameters()
+        for what, value in optimizer.state.get(parameter, {}).items()
         if value is not None  # SGD without momentum keeps the place of one
     }
 
@@ -88,6 +88,9 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module, t
     for key, tensor in tensors.items():
         name, _, what = key.rpartition("/")
         parameter: Any = parameters[name]
-        # Steps are counted on the host, unless one kernel does the whole update.
-        device = parameter.device if what != "step" or parameter in fused else "cpu"
-        optimizer.state[parameter][what] = tensor.to(device)
+        # Moments are as their parameter. Steps are counted on the host, unless one kernel does the whole update.
+        if what != "step" and tensor.shape == parameter.shape:
+            optimizer.state[parameter][what] = cut_like(tensor, parameter)
+        else:
+            on_device = what != "step" or parameter in fused
+            optimizer.state[parameter][what] = tensor.to(parameter.device if on_device else "cpu")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from heliostat import checkpoint
-from heliostat.errors import CheckpointError
-from heliostat.train.mirror import Mirror, reason
+from heliostat.errors import CheckpointError, TrainError
+from heliostat.run import Run
+from heliostat.train.mirror import Mirror, claim, reason
+from heliostat.train.uploads import missing_there, trouble
 
 DAMAGED = "damaged-"
 """What the name of a checkpoint begins with that was whole once and is no more."""
@@ -21,6 +24,40 @@ class Recovered(NamedTuple):
     """The newest whole checkpoint; None where none was ever finished, so that the run starts over."""
     damaged: dict[Path, str]
     """Checkpoints that were passed over, where they lie now, and what is wrong with each."""
+
+
+def ready(run: Run, folder: Path, warn: Callable[[str], None], *, is_new: bool) -> None:
+    """What is done before anything costs time: a new run is written down in its mirror, an old one cleared up.
+
+    Raises TrainError when the mirror refuses a new run, CheckpointError when an old one has nothing to go on from.
+    """
+    mirror = Mirror(run.train.mirror, folder.name) if run.train.mirror else None
+    if is_new:
+        if mirror:
+            try:
+                claim(mirror, folder)
+            except TrainError:
+                shutil.rmtree(folder)  # or else the id would be taken
+                raise
+        return
+    found = recover(folder, mirror)
+    for aside, why in found.damaged.items():
+        warn(f"{why} It lies in {aside} now and is passed over.")
+    if found.checkpoint is None:
+        warn(f"the run '{folder.name}' has no finished checkpoint: it starts from its first step.")
+
+
+def not_mirrored(run: Run, folder: Path, warn: Callable[[str], None]) -> tuple[str, ...]:
+    """The checkpoints that the mirror lacks at the end of a training, after a warning that names them."""
+    words = trouble(folder)
+    if run.train.mirror is None or not words:
+        return ()
+    missing = tuple(missing_there(folder, Mirror(run.train.mirror, folder.name)))
+    warn(
+        f"{words} Not there: {', '.join(missing)}. They lie in {folder / 'checkpoints'}; send them later with "
+        f"heliostat train --resume {folder.name}"
+    )
+    return missing
 
 
 def recover(folder: Path, mirror: Mirror | None = None) -> Recovered:

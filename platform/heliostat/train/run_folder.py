@@ -8,9 +8,10 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from heliostat.component import closest
 from heliostat.errors import RunError, TrainError
@@ -41,8 +42,11 @@ def create(run: Run, run_id: str | None = None) -> Path:
     return folder
 
 
-def reopen(run_id: str) -> tuple[Run, Path]:
-    """The run of an id and its folder, to be continued. Raises TrainError naming the run that was probably meant."""
+def reopen(run_id: str, scaling: Mapping[str, Any] | None = None) -> tuple[Run, Path]:
+    """The run of an id and its folder, to be continued, on other workers if `scaling` says so.
+
+    Raises TrainError naming the run that was probably meant, and RunError when `scaling` breaks a rule.
+    """
     folder = runs_folder() / run_id
     if not _ID.fullmatch(run_id) or not (folder / "run.json").is_file():
         there = sorted(path.parent.name for path in runs_folder().glob("*/run.json"))
@@ -53,6 +57,12 @@ def reopen(run_id: str) -> tuple[Run, Path]:
     except (ValueError, RunError) as error:
         raise TrainError(f"the run '{run_id}' cannot be read: {error}") from error
     (folder / "stop").unlink(missing_ok=True)
+    if scaling:
+        values = run.dump()
+        values["scaling"] |= scaling
+        if values["scaling"]["num_workers"] == 1 and "strategy" not in scaling:
+            values["scaling"]["strategy"] = "ddp"  # nothing is shared
+        run = check(values)
     return run, folder
 
 

@@ -26,8 +26,11 @@ class Wish:
 
 
 @contextmanager
-def stop_signals(on_stop: Callable[[], None]) -> Iterator[Wish]:
-    """Call `on_stop` at the first Ctrl-C or SIGTERM; a second one ends at once with Stopped."""
+def stop_signals(on_stop: Callable[[], None], *, under_launcher: bool = False) -> Iterator[Wish]:
+    """Call `on_stop` at the first Ctrl-C or SIGTERM; a second one ends at once with Stopped.
+
+    Under a launcher that answers Ctrl-C with a SIGTERM of its own (torchrun) only SIGTERM counts: one wish, not two.
+    """
     wish = Wish()
     if threading.current_thread() is not threading.main_thread():
         yield wish
@@ -40,6 +43,8 @@ def stop_signals(on_stop: Callable[[], None]) -> Iterator[Wish]:
         on_stop()
 
     previous = {number: signal.signal(number, receive) for number in EXIT_CODES}
+    if under_launcher:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield wish
     finally:

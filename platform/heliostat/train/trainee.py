@@ -17,11 +17,15 @@ from heliostat import checkpoint
 from heliostat.data.plan import BatchPlan
 from heliostat.data.prepared import Prepared
 from heliostat.data.shards import Shards
+from heliostat.encoders.adapted import Adapted
+from heliostat.encoders.base import Base
+from heliostat.encoders.ranks import RankSchedule
 from heliostat.errors import TrainError
 from heliostat.features import FeatureSpec
 from heliostat.lineage import Entry, entry_of
 from heliostat.model import Model, build_model
 from heliostat.run import Parts, Run
+from heliostat.train.activations import checkpoint_activations
 from heliostat.train.ancestry import read_ancestors
 from heliostat.train.ema import MovingAverage
 from heliostat.train.journal import Journal
@@ -29,6 +33,7 @@ from heliostat.train.optimizer import build_optimizer, load_optimizer_tensors, o
 from heliostat.train.policy import Validation, best
 from heliostat.train.progress import START, Position
 from heliostat.train.saver import Saver
+from heliostat.train.sharded import Whole
 from heliostat.train.tracking import require_trackers
 from heliostat.train.truth import Seen
 from heliostat.train.update import Update
@@ -50,6 +55,8 @@ class Trainee:
     data_key: str
     spec: FeatureSpec
     model: Model
+    whole: Whole
+    """The model in one piece."""
     wrapped: nn.Module
     optimizer: torch.optim.Optimizer
     average: MovingAverage | None
@@ -73,6 +80,9 @@ class Trainee:
         require_trackers(settings.trackers)
         torch.manual_seed(settings.seed)
         model = build_model(parts.encoder, parts.head)
+        if settings.activation_checkpointing:
+            checkpoint_activations(model)
+        whole = Whole(model, is_sharded=worker.is_sharded)
         wrapped = worker.wrap(model)
         train = prepared.shards("train")
         return cls(
@@ -85,6 +95,7 @@ class Trainee:
             plan=BatchPlan(train.lengths, tokens_per_batch=settings.tokens_per_batch, seed=settings.seed),
             spec=parts.encoder.spec(),
             model=model,
+            whole=whole,
             wrapped=wrapped,
             optimizer=build_optimizer(model, settings, parts.encoder.depth_of),
             average=MovingAverage(model, settings.ema) if settings.ema else None,
@@ -99,6 +110,16 @@ class Trainee:
             ),
         )
 
+    @property
+    def adapter(self) -> Adapted | None:
+        """What trains in place of the encoder; None where the encoder trains."""
+        return getattr(self.model.encoder, "adapter", None)
+
+    @property
+    def ranks(self) -> RankSchedule | None:
+        """What gives out AdaLoRA's ranks; None without."""
+        return self.adapter.ranks if self.adapter else None
+
     def restore(self, at_most: int | None = None) -> tuple[Position, list[Validation]]:
         """Go on from the newest whole checkpoint of the run, if there is one: where it stood and its validations.
 
@@ -110,16 +131,37 @@ class Trainee:
         if path is None:
             return self.position, []
         state = checkpoint.load_state(path)
-        self.parts.encoder.load_weights(self.model.encoder, path / "encoder")
-        self.model.head.load_state_dict(checkpoint.read_tensors(path / "head" / "model.safetensors"))
+        if self.adapter:
+            self._restore_adapter(self.adapter, path, state)
+        else:
+            self.whole.load("encoder", lambda encoder: self.parts.encoder.load_weights(encoder, path / "encoder"))
+        tensors = checkpoint.read_tensors(path / "head" / "model.safetensors")
+        self.whole.load("head", lambda head: head.load_state_dict(tensors))
         if self.average:
-            self.average.load({name: tensor.detach() for name, tensor in self.model.named_parameters()})
+            self.average.load(self.model)
         if state.weights is not None:
-            self.model.load_state_dict(state.weights)
+            self.whole.put(state.weights)
         load_optimizer_tensors(self.optimizer, self.model, state.optimizer)
         self.position, self.tokens = Position(*state.trainer["position"]), state.trainer.get("tokens", 0.0)
         self.left_out |= set(state.trainer.get("left_out", ()))
         return self.position, [Validation(*row) for row in state.trainer["history"]]
+
+    def _restore_adapter(self, adapter: Adapted, path: Path, state: checkpoint.TrainingState) -> None:
+        """The checkpoint holds the adapter alone, or merged: its own weights come from the state, its base is there."""
+        Base.read(path / "encoder").match(adapter.base)
+        kept = state.adapter or {}
+        self.whole.put(_under("weights/", kept))
+        if adapter.ranks:
+            adapter.ranks.load_state(_under("ranks/", kept))
+
+    def _adapter_state(self, served: dict[str, Tensor]) -> dict[str, Tensor] | None:
+        """What a checkpoint keeps of an adapter beside what is served."""
+        if self.adapter is None:
+            return None
+        moving = self.whole.moving(served).items()
+        weights = {f"weights/{name}": tensor for name, tensor in moving if name.startswith("encoder.")}
+        ranks = self.ranks.state() if self.ranks else {}
+        return {**weights, **{f"ranks/{name}": tensor for name, tensor in ranks.items()}}
 
     def log(self, update: Update | None, after: Position, lr: float, num_steps: int) -> None:
         """Write a row to the journal each `train.log_every` updates: sums over them, never means of means.
@@ -166,8 +208,12 @@ class Trainee:
         return Validation(after.step, -scores[name] if is_error else scores[name])
 
     def save(self, after: Position, history: list[Validation]) -> None:
-        """Copy what a checkpoint holds and let a background thread write it; rank 0 writes, others go on."""
-        if self.worker.rank != 0:
+        """Copy what a checkpoint holds and let a background thread write it; rank 0 writes, others go on.
+
+        Every worker calls it: where the model is sharded, each gives its part.
+        """
+        is_writer = self.worker.rank == 0
+        if not is_writer and not self.worker.is_sharded:
             return
         leader = best(history)
         trainer: dict[str, Any] = {
@@ -176,20 +222,25 @@ class Trainee:
             "history": [list(row) for row in history],
             "best_step": leader.step if leader else None,
             "left_out": sorted(self.left_out),
-            "in_effect": state_of_effect(self.worker, self.run.train.precision),
+            "in_effect": state_of_effect(self.worker, self.model, self.run.train.precision),
         }
         with self._served():
-            self.model.eval()
-            golden = golden_answers(self.parts, self.model, self.worker.device)
-            served = _copies(self.model)
-        weights = _copies(self.model) if self.average else None
-        state = checkpoint.TrainingState(trainer, optimizer_tensors(self.optimizer, self.model), weights)
+            served = self.whole.copies()
+            golden = self._golden(served) if is_writer else []
+        weights = self.whole.moving(self.whole.copies()) if self.average else None
+        optimizer = optimizer_tensors(self.optimizer, self.model)
+        state = checkpoint.TrainingState(trainer, optimizer, weights, self._adapter_state(served))
         snapshot = checkpoint.Snapshot(self.run, self.parts, self.model, served, golden, state, self._lineage())
         self.saver.write(after.step, snapshot, best_step=trainer["best_step"])
 
     def _lineage(self) -> list[Entry]:
         facts = {"steps": self.position.step, "tokens": int(self.tokens), "data_key": self.data_key}
         return [*self.ancestors, entry_of(self.run.dump(), run_id=self.folder.name, **facts)]
+
+    def _golden(self, served: dict[str, Tensor]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        with self.whole.holding(served) as (model, device):
+            model.eval()
+            return golden_answers(self.parts, model, device)
 
     def settle(self) -> None:
         """Return when the checkpoints of all workers are on the disk: every worker calls it."""
@@ -208,9 +259,13 @@ class Trainee:
 
 
 def _fitted(run: Run, prepared: Prepared, folder: Path) -> Parts:
-    """What was fitted, from the run's own checkpoint where it has one: then nothing is asked of a pretrained model."""
+    """What was fitted, from the run's own checkpoint where it has one: then nothing is asked of a pretrained model.
+
+    An adapter goes on beside its base, also where its checkpoints hold the two merged: it asks for the base again.
+    """
     path = checkpoint.newest(folder / "checkpoints")
-    return prepared.parts(run) if path is None else checkpoint.load_parts(run, path)
+    has_adapter = getattr(run.encoder.settings, "adapter", None) is not None
+    return prepared.parts(run) if path is None or has_adapter else checkpoint.load_parts(run, path)
 
 
 def _either(context: Any, is_on: bool) -> Any:
@@ -219,8 +274,8 @@ def _either(context: Any, is_on: bool) -> Any:
     return context if is_on else nullcontext()
 
 
-def _copies(model: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 @torch.no_grad()

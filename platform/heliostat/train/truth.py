@@ -7,12 +7,13 @@ compare a checksum of their weights, and add up the examples that went through t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from heliostat.errors import TrainError
 from heliostat.train.worker import Worker
@@ -46,11 +47,18 @@ def _added(total: int, ids: npt.NDArray[np.uint64]) -> int:
 
 
 def checksum(model: nn.Module) -> float:
-    """A number that differs when any weight differs: a sum over the bits of every parameter, weighted by place."""
+    """A number that differs when any weight differs: a sum over the bits of every parameter, weighted by place.
+
+    Shards are left out: of them there is one copy in all workers together, which cannot differ from itself.
+    """
     total = 0
-    for place, parameter in enumerate(model.parameters()):
+    for place, (_, parameter) in enumerate(_replicas(model)):
         total = (total * 31 + _bits(parameter) + place) % (1 << 52)
     return float(total)
+
+
+def _replicas(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    return ((name, parameter) for name, parameter in model.named_parameters() if not isinstance(parameter, DTensor))
 
 
 def _bits(parameter: Tensor) -> int:
@@ -99,7 +107,7 @@ def _ranks(ranks: Sequence[int]) -> str:
 
 def _first_difference(worker: Worker, model: nn.Module) -> str:
     """The first parameter that differs. Every worker has found the same difference, so all of them ask."""
-    for name, parameter in model.named_parameters():
+    for name, parameter in _replicas(model):
         if odd_ranks(worker.gather(float(_bits(parameter) % (1 << 52)))):
             return name
     return "a parameter that only some of them have"

@@ -16,6 +16,7 @@ from heliostat.data.drawn import drawn
 from heliostat.data.plan import micro_batches, share
 from heliostat.train.optimizer import set_lr
 from heliostat.train.progress import Position
+from heliostat.train.sharded import whole
 from heliostat.train.worker import Sums
 
 if TYPE_CHECKING:
@@ -47,44 +48,57 @@ def update(trainee: Trainee, rows: npt.NDArray[np.int64], position: Position, lr
     """One optimiser update from the rows of one global batch, of which this worker computes its share."""
     seed_step(trainee.run.train.seed, position.step, trainee.worker.rank)
     trainee.model.train()
-    batches, is_idle = _load(trainee, rows, Draws(trainee.run.train.seed, position.epoch))
-    agreed = _agree(trainee, batches, is_idle)
+    batches, num_mine = _load(trainee, rows, Draws(trainee.run.train.seed, position.epoch))
+    agreed = _agree(trainee, batches, num_mine)
     trainee.seen.expect(trainee.train.ids[rows])
     counts = {name: float(value) for name, value in agreed.items() if not name.startswith("#")}
-    sums = _backward(trainee, batches, counts, is_idle)
+    sums = _backward(trainee, batches, counts, num_mine)
+    if trainee.ranks:
+        trainee.ranks.penalise()
     limit = trainee.run.train.clip_norm or math.inf
-    norm = float(nn.utils.clip_grad_norm_(trainee.model.parameters(), limit, foreach=True))
+    norm = float(whole(nn.utils.clip_grad_norm_(trainee.model.parameters(), limit, foreach=True)))
     if math.isfinite(norm):
         set_lr(trainee.optimizer, lr)
         trainee.optimizer.step()
+        if trainee.ranks:
+            trainee.ranks.allocate(position.step + 1)
         if trainee.average:
             trainee.average.update(trainee.model, position.step + 1)
     trainee.optimizer.zero_grad(set_to_none=True)
     return Update(sums, counts, norm, float(agreed["#tokens"]), bool(agreed["#stop"] > 0))
 
 
-def _load(trainee: Trainee, rows: npt.NDArray[np.int64], draws: Draws) -> tuple[list[Batch], bool]:
-    """This worker's micro-batches of a global batch. With no row for it, one row stands in and counts nothing."""
-    lengths, worker = trainee.train.lengths, trainee.worker
-    mine = share(rows, lengths, worker.rank, worker.world_size)
-    is_idle = len(mine) == 0
-    pieces = micro_batches(rows[:1] if is_idle else mine, lengths, trainee.run.train.tokens_per_micro_batch)
+def _load(trainee: Trainee, rows: npt.NDArray[np.int64], draws: Draws) -> tuple[list[Batch], int]:
+    """This worker's micro-batches of a global batch, and how many of them count.
+
+    Behind those that count, one row stands in for each that is missing: every worker makes one pass at least, and as
+    many as any other where the model is sharded.
+    """
+    lengths, worker, size = trainee.train.lengths, trainee.worker, trainee.run.train.tokens_per_micro_batch
+    ranks = range(worker.world_size) if worker.is_sharded else [worker.rank]
+    shares = {rank: micro_batches(share(rows, lengths, rank, worker.world_size), lengths, size) for rank in ranks}
+    mine, passes = shares[worker.rank], max(1, *(len(pieces) for pieces in shares.values()))
+    stand_in = rows[[int(np.argmin(lengths[rows]))]]
     head = trainee.parts.head
-    return [drawn(trainee.train, piece, head, draws, trainee.spec).to(worker.device) for piece in pieces], is_idle
+    batches = [
+        drawn(trainee.train, piece, head, draws, trainee.spec).to(worker.device)
+        for piece in [*mine, *[stand_in] * (passes - len(mine))]
+    ]
+    return batches, len(mine)
 
 
-def _agree(trainee: Trainee, batches: list[Batch], is_idle: bool) -> Sums:
+def _agree(trainee: Trainee, batches: list[Batch], num_mine: int) -> Sums:
     """Counts of targets and tokens over all workers, and whether one was asked to stop: one exchange a step."""
     mine: dict[str, float] = dict.fromkeys(trainee.parts.head.counts(batches[0]), 0.0)
     mine |= {"#tokens": 0.0, "#stop": float(trainee.worker.should_stop())}
-    for batch in [] if is_idle else batches:
+    for batch in batches[:num_mine]:
         for name, count in trainee.parts.head.counts(batch).items():
             mine[name] += count
         mine["#tokens"] += float(batch_tokens(batch))
     return trainee.worker.add_up({name: np.array(value) for name, value in mine.items()})
 
 
-def _backward(trainee: Trainee, batches: list[Batch], counts: dict[str, float], is_idle: bool) -> dict[str, float]:
+def _backward(trainee: Trainee, batches: list[Batch], counts: dict[str, float], num_mine: int) -> dict[str, float]:
     """Leave the gradient of the global batch in the parameters; return this worker's loss sums.
 
     Each term is divided by its count over all workers, and multiplied by their number as DDP averages: the gradient
@@ -93,18 +107,18 @@ def _backward(trainee: Trainee, batches: list[Batch], counts: dict[str, float], 
     weights = trainee.parts.head.weights()
     sums = dict.fromkeys(counts, 0.0)
     for place, batch in enumerate(batches):
-        is_last = place == len(batches) - 1
+        is_last, is_mine = place == len(batches) - 1, place < num_mine
         with nullcontext() if is_last else trainee.worker.accumulating(trainee.wrapped):
             with torch.autocast(trainee.worker.device.type, torch.bfloat16, trainee.run.train.precision == "bf16"):
                 terms = cast(dict[str, Tensor], trainee.wrapped(batch))
-            scale = 0.0 if is_idle else float(trainee.worker.world_size)
+            scale = float(trainee.worker.world_size) if is_mine else 0.0
             total = torch.stack(
                 [terms[name] * (scale * weights.get(name, 1.0) / max(counts[name], 1e-9)) for name in terms]
             ).sum()
             total.backward()  # type: ignore[no-untyped-call]
-        if not is_idle:
+        if is_mine:
             trainee.seen.add(batch.ids)
-        for name, value in terms.items() if not is_idle else ():
+        for name, value in terms.items() if is_mine else ():
             sums[name] += float(value.detach())
     return sums
 

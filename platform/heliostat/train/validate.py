@@ -9,7 +9,7 @@ import torch
 
 from heliostat.batch import Draws
 from heliostat.data.drawn import drawn
-from heliostat.data.plan import micro_batches
+from heliostat.data.plan import Rows, micro_batches
 from heliostat.plugin import TaskHead
 from heliostat.train.worker import Sums
 
@@ -24,10 +24,12 @@ def validate(trainee: Trainee) -> dict[str, float]:
     """`loss` (terms weighted and added), each term, and the head's scores, over the whole valid split."""
     head, worker = trainee.parts.head, trainee.worker
     trainee.model.eval()
-    rows = np.arange(worker.rank, len(trainee.valid), worker.world_size)
-    by_length = rows[np.argsort(trainee.valid.lengths[rows], kind="stable")]
-    pieces = micro_batches(by_length, trainee.valid.lengths, trainee.run.train.tokens_per_micro_batch)
+    pieces = _pieces(trainee, worker.rank)
     sums = _zeros(trainee)
+    if worker.is_sharded:  # as many passes as the worker with the most
+        most = max(len(_pieces(trainee, rank)) for rank in range(worker.world_size))
+        for _ in range(most - len(pieces)):
+            _sums_of(trainee, np.zeros(1, dtype=np.int64))
     for piece in pieces:
         for name, value in _sums_of(trainee, piece).items():
             sums[name] = sums[name] + value
@@ -41,6 +43,13 @@ def validate(trainee: Trainee) -> dict[str, float]:
     loss = sum(weights.get(name, 1.0) * value for name, value in terms.items())
     tally = {name.removeprefix(_TALLY): value for name, value in total.items() if name.startswith(_TALLY)}
     return {**terms, "loss": loss, **(head.scores(tally) if tally else {})}
+
+
+def _pieces(trainee: Trainee, rank: int) -> list[Rows]:
+    """The micro-batches of one worker."""
+    rows = np.arange(rank, len(trainee.valid), trainee.worker.world_size)
+    by_length = rows[np.argsort(trainee.valid.lengths[rows], kind="stable")]
+    return micro_batches(by_length, trainee.valid.lengths, trainee.run.train.tokens_per_micro_batch)
 
 
 def _zeros(trainee: Trainee) -> Sums:

@@ -6,14 +6,18 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
+
+from heliostat.model import Model, count_parameters
+from heliostat.train.sharded import shard, without_reduction
 
 Sums = dict[str, npt.NDArray[np.float64]]
 """Named sums that add up across workers."""
@@ -25,9 +29,16 @@ class Worker(ABC):
     rank: int
     world_size: int
     device: torch.device
+    strategy: Literal["single", "ddp", "fsdp"]
+    """How the work is shared: not at all, each with the whole model, or each with a shard of it."""
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether a worker holds a shard: every pass is then one of all workers together, as is reading a weight."""
+        return self.strategy == "fsdp"
 
     @abstractmethod
-    def wrap(self, model: nn.Module) -> nn.Module:
+    def wrap(self, model: Model) -> nn.Module:
         """The model on this worker's device, with gradients averaged over the workers in backward."""
 
     @abstractmethod
@@ -52,10 +63,11 @@ class LocalWorker(Worker):
 
     def __init__(self, asked_to_stop: Callable[[], bool] = lambda: False) -> None:
         self.rank, self.world_size = 0, 1
+        self.strategy = "single"
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.asked_to_stop = asked_to_stop
 
-    def wrap(self, model: nn.Module) -> nn.Module:
+    def wrap(self, model: Model) -> nn.Module:
         """The model itself, on this process's device."""
         return model.to(self.device)
 
@@ -79,20 +91,33 @@ class LocalWorker(Worker):
 class TorchWorker(Worker):
     """A member of torch's default process group, which others set up: torchrun, Ray Train or a test."""
 
-    def __init__(self, device: torch.device, asked_to_stop: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        asked_to_stop: Callable[[], bool] = lambda: False,
+        *,
+        strategy: Literal["ddp", "fsdp"] = "ddp",
+        precision: str = "fp32",
+    ) -> None:
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self.device = device
         self.asked_to_stop = asked_to_stop
+        self.strategy = strategy
+        self.precision = precision
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """DistributedDataParallel over the process group."""
+    def wrap(self, model: Model) -> nn.Module:
+        """DistributedDataParallel or FSDP2 over the process group."""
+        if self.is_sharded:
+            return shard(model.to(self.device), self.device, self.world_size, self.precision)
         ids = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(
             model.to(self.device), device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
         )
 
     def accumulating(self, model: nn.Module) -> AbstractContextManager[None]:
-        """DDP's `no_sync`."""
+        """DDP's `no_sync`; of FSDP2 the same, in its own words."""
+        if isinstance(model, FSDPModule):
+            return without_reduction(model)
         return cast(DistributedDataParallel, model).no_sync()  # type: ignore[no-untyped-call,no-any-return]
 
     def add_up(self, sums: Mapping[str, npt.NDArray[np.float64]]) -> Sums:
@@ -137,13 +162,16 @@ def memory_mb(device: torch.device) -> float:
     return float(psutil.Process().memory_info().rss) / 1e6
 
 
-def state_of_effect(worker: Worker, precision: str) -> dict[str, Any]:
+def state_of_effect(worker: Worker, model: nn.Module, precision: str) -> dict[str, Any]:
     """What is in effect, not what was asked for: for the log and the checkpoint."""
+    trained, total = count_parameters(model)
     return {
-        "strategy": "ddp" if worker.world_size > 1 else "single",
+        "strategy": worker.strategy,
         "world_size": worker.world_size,
         "device": str(worker.device),
         "precision": precision,
         "threads_per_worker": torch.get_num_threads(),
         "torch": torch.__version__,
+        "parameters": total,
+        "trained_parameters": trained,
     }
