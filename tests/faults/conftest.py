@@ -97,7 +97,7 @@ def family_of(driver: subprocess.Popen[bytes]) -> list[psutil.Process]:
     return psutil.Process(driver.pid).children(recursive=True)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def runs_at() -> type[Runs]:
     """runs_at(home) starts command lines there."""
     return Runs

@@ -42,14 +42,6 @@ def unbroken(runs: Any) -> dict[str, str]:
     return weights
 
 
-def _halve(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def _empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
 def _snapshot(runs: Any, run_id: str) -> Path:
     """Ray's snapshot file in the storage folder of this launch. We report nothing to Ray, so it may not write one."""
     [storage] = runs.folder(run_id).glob("ray-*")
@@ -62,28 +54,27 @@ def _snapshot(runs: Any, run_id: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("damage", [_halve, pytest.param(_empty, marks=pytest.mark.sweep)])
-def test_a_torn_snapshot_of_ray_keeps_no_run_from_going_on(
-    runs: Any, unbroken: dict[str, str], dice: random.Random, ends: Ends, damage: Callable[[Path], None]
+def test_a_dead_controller_and_torn_snapshots_of_ray_keep_no_run_from_going_on(
+    runs: Any, unbroken: dict[str, str], dice: random.Random, ends: Ends
 ) -> None:
-    """Torn while the run lives, when its controller is killed; and torn between kill -9 of the driver and --resume."""
-    run_id = f"torn{damage.__name__.replace('_', '-')}"
-    driver = runs.start(*RUN, "--run-id", run_id)
+    """Halved while the run lives, when its controller is killed; emptied between kill -9 of the driver and --resume."""
+    driver = runs.start(*RUN, "--run-id", "torn")
     ends(driver)
-    runs.wait_for_step(driver, run_id, dice.randint(5, 20))
-    damage(_snapshot(runs, run_id))
+    runs.wait_for_step(driver, "torn", dice.randint(5, 20))
+    snapshot = _snapshot(runs, "torn")
+    snapshot.write_bytes(snapshot.read_bytes()[: snapshot.stat().st_size // 2])
     [controller] = runs.named(driver, "ray::TrainController")
     controller.kill()
-    before = runs.steps(run_id)
-    runs.wait_for_step(driver, run_id, before + dice.randint(5, 20))
+    controller.wait()
+    runs.wait_for_step(driver, "torn", runs.steps("torn") + dice.randint(5, 20))
     driver.kill()
     driver.wait()
     assert "Ray's controller of the training died. The workers start again" in runs.log
-    damage(_snapshot(runs, run_id))
-    log = runs.run("--resume", run_id)
+    _snapshot(runs, "torn").write_bytes(b"")
+    log = runs.run("--resume", "torn")
     assert "warning" not in log
-    assert runs.weights(run_id) == unbroken
-    assert not [*runs.folder(run_id).glob("ray-*")], "folders of dead launches are collected"
+    assert runs.weights("torn") == unbroken
+    assert not [*runs.folder("torn").glob("ray-*")], "folders of dead launches are collected"
 
 
 @pytest.mark.sweep
