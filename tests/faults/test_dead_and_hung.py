@@ -78,6 +78,7 @@ def test_a_dead_controller_and_torn_snapshots_of_ray_keep_no_run_from_going_on(
 
 
 @pytest.mark.sweep
+@pytest.mark.timeout(1800)
 def test_a_stopped_rank_is_named_ended_and_started_again(
     runs: Any, unbroken: dict[str, str], dice: random.Random, ends: Ends
 ) -> None:
@@ -99,6 +100,7 @@ def test_a_stopped_rank_is_named_ended_and_started_again(
 
 
 @pytest.mark.sweep
+@pytest.mark.timeout(1800)
 def test_a_rank_that_stops_again_and_again_ends_the_run_with_its_name(
     runs: Any, dice: random.Random, ends: Ends
 ) -> None:

@@ -95,6 +95,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(
 
 
 @pytest.mark.sweep
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_workers_of_ray_killed_at_three_random_steps_and_the_driver_at_a_fourth(
     objective: str, corpus: Path, tmp_path: Path, dice: random.Random, runs_at: Callable[[Path], Any], ends: Ends
