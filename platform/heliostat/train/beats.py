@@ -19,7 +19,9 @@ _FOLDER = "beats"
 class Beats:
     """The signs of life of one worker, written by a thread, so that a long step is no silence."""
 
-    def __init__(self, folder: Path, rank: int) -> None:
+    def __init__(self, folder: Path, rank: int, *, group: str = "") -> None:
+        self.group = group
+        """What the scheduler calls the resources of this worker's generation, so that they can be given back."""
         self.path = folder / _FOLDER / f"rank-{rank}.json"
         self.place = (0, 0)
         """Updates begun, and whether the forward pass of the last one is through."""
@@ -51,13 +53,25 @@ class Beats:
         while True:
             if self.place != place:
                 place, moved = self.place, time.monotonic()
-            beat = {"count": count, "who": who, "place": list(place), "idle_s": time.monotonic() - moved}
+            beat = {
+                "count": count,
+                "who": who,
+                "group": self.group,
+                "place": list(place),
+                "idle_s": time.monotonic() - moved,
+            }
             with suppress(OSError):  # a full disk: the training itself says so
                 self.path.write_text(json.dumps(beat), encoding="utf-8")
             count += 1
             if self._ended.wait(INTERVAL_S):
                 self.path.unlink(missing_ok=True)
                 return
+
+
+def groups(folder: Path) -> set[str]:
+    """The groups of resources that workers of the run said they have, alive or dead."""
+    texts = [path.read_text(encoding="utf-8") for path in (folder / _FOLDER).glob("rank-*.json")]
+    return {beat["group"] for text in texts if (beat := _beat(text)) and beat["group"]}
 
 
 def wait_for_silence(folder: Path) -> None:

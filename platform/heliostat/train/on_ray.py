@@ -18,7 +18,7 @@ from typing import Any
 
 from heliostat.errors import HeliostatError, Stopped, TrainError
 from heliostat.run import Run
-from heliostat.train.beats import Beats, wait_for_silence
+from heliostat.train.beats import Beats, groups, wait_for_silence
 from heliostat.train.full_disk import full_disk_told
 from heliostat.train.lookout import Lookout
 from heliostat.train.run_folder import is_asked_to_stop
@@ -42,6 +42,7 @@ def train_on_ray(run: Run, prepared: Path, folder: Path, look: Lookout) -> None:
         if not isinstance(failure, RayActorError):
             break
         look.watcher.warn("Ray's controller of the training died. The workers start again from the last checkpoint.")
+        _free(groups(folder))
         wait_for_silence(folder)  # two generations of workers must not write one checkpoint
     if failure is not None:
         _raise_failure(folder, failure, look.hung)
@@ -68,6 +69,22 @@ def _launch(run: Run, prepared: Path, folder: Path, cpus: float, look: Lookout) 
             ),
         )
         return _fit(trainer, look)
+
+
+def _free(placement_groups: set[str]) -> None:
+    """Give back what the workers of a dead controller hold: Ray does so by itself only where its dashboard runs."""
+    from ray import PlacementGroupID
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+    for name in placement_groups:
+        remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
+
+
+def _own_group() -> str:
+    from ray.util import get_current_placement_group
+
+    group = get_current_placement_group()
+    return "" if group is None else str(group.id.hex())
 
 
 def _fit(trainer: Any, poll: Callable[[], None]) -> BaseException | None:
@@ -128,7 +145,7 @@ def work(config: dict[str, Any]) -> None:
         strategy=run.scaling.strategy,
         precision=run.train.precision,
     )
-    worker.beats = Beats(folder, worker.rank)
+    worker.beats = Beats(folder, worker.rank, group=_own_group())
     worker.beats.start(worker.world_size)
     try:
         with full_disk_told(folder):
