@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PLUGINS := $(wildcard plugins/*/pyproject.toml)
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart install test test-trackers check clean
+.PHONY: quickstart install test faults test-trackers check clean
 
 $(STAMP): pyproject.toml constraints.txt $(PLUGINS)
 	$(PYTHON) -m venv $(VENV)
@@ -19,7 +19,11 @@ quickstart: $(STAMP)
 	HF_HUB_OFFLINE=1 $(BIN)/heliostat quickstart sentiment/quickstart
 
 test: $(STAMP)
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q tests
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m 'not sweep' tests
+
+# Every fault, the slow sweeps too: a quarter of an hour on two cores. The first line printed gives the seed of the kills.
+faults: $(STAMP)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -s --durations=20 tests/faults
 
 # MLflow and W&B are 150 MB that few need: they come into an environment of their own, which sees the packages of .venv.
 test-trackers: $(STAMP)

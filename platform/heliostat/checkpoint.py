@@ -75,14 +75,20 @@ class Loaded(NamedTuple):
 
 def save(folder: Path, snapshot: Snapshot) -> None:
     """Write a whole checkpoint; its manifest comes last. Raises CheckpointError when the disk takes no more."""
+    from safetensors import SafetensorError
+
     try:
         shutil.rmtree(folder, ignore_errors=True)  # what an interrupted write left has no manifest
         folder.mkdir(parents=True)
         _write(folder, snapshot)
         seal(folder, {"trainer": snapshot.state.trainer} if snapshot.state else {})
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors has an error of its own for a full disk
         shutil.rmtree(folder, ignore_errors=True)
-        raise CheckpointError(f"checkpoint {folder} could not be written: {error.strerror or error}.") from error
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise CheckpointError(
+            f"checkpoint {folder} could not be written: {why}. Earlier ones are kept. Make room, then continue with "
+            f"--resume {folder.parent.parent.name}."
+        ) from error
 
 
 def _write(folder: Path, snapshot: Snapshot) -> None:
@@ -95,9 +101,9 @@ def _write(folder: Path, snapshot: Snapshot) -> None:
         (folder / name).mkdir()
     parts, model = snapshot.parts, snapshot.model
     parts.encoder.save(folder / "encoder")
-    parts.encoder.save_weights(model.encoder, folder / "encoder", _below(snapshot.weights, "encoder."))
+    parts.encoder.save_weights(model.encoder, folder / "encoder", below(snapshot.weights, "encoder."))
     parts.head.save(folder / "head")
-    save_file(_below(snapshot.weights, "head."), folder / "head" / "model.safetensors")
+    save_file(below(snapshot.weights, "head."), folder / "head" / "model.safetensors")
     with (folder / "golden.jsonl").open("w", encoding="utf-8") as file:
         for example, prediction in snapshot.golden:
             file.write(json.dumps({"example": example, "prediction": prediction}, ensure_ascii=False) + "\n")
@@ -110,7 +116,8 @@ def _write(folder: Path, snapshot: Snapshot) -> None:
                 save_file(tensors, folder / "state" / f"{name}.safetensors")
 
 
-def _below(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def below(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, named without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
 
 
@@ -121,11 +128,18 @@ def _write_json(path: Path, value: Any) -> None:
 def seal(folder: Path, facts: Mapping[str, Any]) -> None:
     """Hash every file of `folder` and write the manifest that makes it whole. `facts` are kept beside the hashes."""
     files = {str(path.relative_to(folder)): _fingerprint(path) for path in _files(folder)}
+    for name in files:
+        _force(folder / name)  # or else the manifest may outlive them when the power goes
     staged = folder / f".{MANIFEST}.{os.getpid()}"
     _write_json(staged, {"format": _FORMAT, "files": files, **facts})
-    with staged.open("rb") as file:
-        os.fsync(file.fileno())
+    _force(staged)
     staged.replace(folder / MANIFEST)
+
+
+def _force(path: Path) -> None:
+    """Return when the file is on the disk itself."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -83,21 +83,21 @@ def num_steps(home: Path, unbroken: dict[str, str]) -> int:
     return int(json.loads((home / "runs" / "unbroken" / "outcome.json").read_text())["step"])
 
 
-def test_killed_worker(home: Path, unbroken: dict[str, str], num_steps: int) -> None:
+def test_killed_worker(home: Path, unbroken: dict[str, str], num_steps: int, dice: random.Random) -> None:
     driver = _start(home, *RUN, "--run-id", "worker-killed")
-    _wait_for_step(driver, home, "worker-killed", random.randint(4, num_steps // 2))
+    _wait_for_step(driver, home, "worker-killed", dice.randint(4, num_steps // 2))
     family = psutil.Process(driver.pid).children(recursive=True)
     workers = [process for process in family if "TrainWorker" in " ".join(process.cmdline())]
     assert len(workers) >= 2, [process.cmdline() for process in family]
-    random.choice(workers).send_signal(signal.SIGKILL)
+    dice.choice(workers).send_signal(signal.SIGKILL)
     _finish(driver, home)
     assert _weights(home, "worker-killed") == unbroken
     assert _alive(family) == []
 
 
-def test_killed_driver_and_resume(home: Path, unbroken: dict[str, str], num_steps: int) -> None:
+def test_killed_driver_and_resume(home: Path, unbroken: dict[str, str], num_steps: int, dice: random.Random) -> None:
     driver = _start(home, *RUN, "--run-id", "driver-killed")
-    _wait_for_step(driver, home, "driver-killed", random.randint(4, num_steps // 2))
+    _wait_for_step(driver, home, "driver-killed", dice.randint(4, num_steps // 2))
     family = psutil.Process(driver.pid).children(recursive=True)
     driver.kill()
     driver.wait()
@@ -109,11 +109,11 @@ def test_killed_driver_and_resume(home: Path, unbroken: dict[str, str], num_step
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_run_keeps_a_checkpoint_and_goes_on(
-    home: Path, unbroken: dict[str, str], num_steps: int, number: signal.Signals, exit_code: int
+    home: Path, unbroken: dict[str, str], num_steps: int, number: signal.Signals, exit_code: int, dice: random.Random
 ) -> None:
     run_id = f"stopped-{exit_code}"
     driver = _start(home, *RUN, "--run-id", run_id)
-    _wait_for_step(driver, home, run_id, random.randint(2, num_steps // 2))
+    _wait_for_step(driver, home, run_id, dice.randint(2, num_steps // 2))
     family = psutil.Process(driver.pid).children(recursive=True)
     driver.send_signal(number)
     assert driver.wait(timeout=60) == exit_code, (home / "driver.log").read_text()[-3000:]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from heliostat.train.launch import Watcher
 
@@ -51,6 +52,10 @@ class TrainingBar(Watcher):
         if row:
             words = f"training  step {row['step']}  loss {row.get('loss', float('nan')):.3f}"
             self.progress.update(self.task, description=words, total=1.0, completed=row["progress"])
+
+    def warn(self, sentence: str) -> None:
+        """Print it above the bar."""
+        self.progress.console.print("[yellow]warning[/]", Text(sentence), soft_wrap=True, highlight=False)
 
 
 def _last_row(path: Path) -> dict[str, Any] | None:

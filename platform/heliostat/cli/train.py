@@ -12,7 +12,9 @@ def command(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="key=value laid over the file, as train.lr=3e-4.")
     ] = None,
-    resume: Annotated[str | None, typer.Option(help="Go on with the run of this id.")] = None,
+    resume: Annotated[
+        str | None, typer.Option(help="Go on with the run of this id, or at this address: s3://bucket/prefix/ID.")
+    ] = None,
     run_id: Annotated[str | None, typer.Option(help="An id of your own for the new run.")] = None,
     alias: Annotated[str, typer.Option(help="The alias that the new version gets.")] = "champion",
     evaluate: Annotated[

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from heliostat.batch import Encoded
 from heliostat.component import Row
+from heliostat.data.examples import BAD_RECORD, where
 from heliostat.errors import DataError
 from heliostat.plugin import Encoder, TaskHead
 
@@ -20,11 +21,11 @@ def encode(encoder: Encoder, head: TaskHead, examples: Sequence[Row]) -> list[En
     """
     try:
         return list(_merged(encoder, head, examples))
-    except (DataError, ValueError) as error:
+    except (DataError, *BAD_RECORD) as error:
         if isinstance(error, _Misfit) or len(examples) == 0:
             raise
         if len(examples) == 1:
-            return [str(error) if isinstance(error, DataError) else f"{type(error).__name__} in encoding"]
+            return [str(error) if isinstance(error, DataError) else f"{where(error)}, in encoding"]
     return [one for example in examples for one in encode(encoder, head, [example])]
 
 

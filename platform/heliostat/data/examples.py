@@ -20,8 +20,8 @@ from heliostat.data.rejects import Place, Reject
 from heliostat.errors import DataError, RejectedRecord
 from heliostat.plugin import DataAdapter, TaskHead
 
-BAD_RECORD = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
-"""What an adapter's code raises over one bad record; it rejects that record and the rest goes on."""
+BAD_RECORD = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError)
+"""What a component's code raises over one bad record; it rejects that record and the rest goes on."""
 
 
 class Example(NamedTuple):
@@ -58,7 +58,7 @@ class ExampleMaker:
         except DataError:
             raise
         except BAD_RECORD as error:
-            yield Reject(place, _where(error))
+            yield Reject(place, where(error))
             return
         for values in made:
             if not isinstance(values, Mapping):
@@ -115,7 +115,7 @@ def _simple(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is no JSON value")
 
 
-def _where(error: BaseException) -> str:
+def where(error: BaseException) -> str:
     """The error's type and line: its message may hold the record's text."""
     frames = traceback.extract_tb(error.__traceback__)
     last = frames[-1]

@@ -192,7 +192,8 @@ def _jagged(query: Tensor, key: Tensor, value: Tensor, layout: Layout, call: _Ca
 
 def keep_from_compiler() -> None:
     """Let `torch.compile` pass over this attention, whose shapes are those of a batch: it would compile each anew."""
-    AttentionInterface.register(UNPADDED, torch.compiler.disable(unpadded_attention))
+    passed_over = torch.compiler.disable(unpadded_attention)  # type: ignore[no-untyped-call]
+    AttentionInterface.register(UNPADDED, passed_over)
 
 
 def _no_mask(*_: Any, **__: Any) -> None:

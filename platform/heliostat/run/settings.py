@@ -106,6 +106,11 @@ class TrainSettings(Settings):
             )
         return self
 
+    mirror: Annotated[str, Field(pattern=r"^(s3|gs|abfs|hdfs|file)://[^/?#\s]*/?[^?#\s]*[^/?#\s]$")] | None = None
+    """Where each checkpoint is copied to, beside the run's folder: `s3://bucket/prefix`, `gs://...`, `abfs://...`,
+    `hdfs://...` or `file:///folder`. Who may write there, and at which endpoint, stands in the environment, as for all
+    programs of that store (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, ...)."""
+
     @model_validator(mode="after")
     def _decay_belongs_to_wsd(self) -> Self:
         if self.decay is not None and self.schedule != "wsd":
@@ -135,6 +140,8 @@ class ScalingSettings(Settings):
     """Threads of one worker; None gives each its share of the cores."""
     max_failures: Annotated[int, Field(ge=0)] = 3
     """Lost workers after which a run on Ray gives up; each is answered by a restart from the newest checkpoint."""
+    timeout_s: Positive = 600.0
+    """Seconds without a sign of life after which a worker of Ray counts as lost, and a wait for the others is over."""
 
     @property
     def least_workers(self) -> int:

@@ -15,6 +15,10 @@ from heliostat.home import home
 from heliostat.run import Run, check, pinned
 from heliostat.train import run_folder, torchrun
 from heliostat.train.ancestry import ancestors_of, note_ancestors
+from heliostat.train.full_disk import full_disk_told
+from heliostat.train.lookout import Lookout
+from heliostat.train.mirror import bring
+from heliostat.train.recovery import not_mirrored, ready
 from heliostat.train.signals import Wish, stop_signals
 from heliostat.train.tracking import require_trackers
 
@@ -31,6 +35,9 @@ class Watcher:
     def training(self, folder: Path) -> None:
         """Workers are training; their journal in `folder` says how far they are. Called a few times a second."""
 
+    def warn(self, sentence: str) -> None:
+        """Something went wrong that does not end the training."""
+
 
 class TrainResult(NamedTuple):
     """A finished training."""
@@ -43,6 +50,8 @@ class TrainResult(NamedTuple):
     steps: int
     seconds: float
     """Wall seconds of the training, preparation and start-up of workers included."""
+    not_mirrored: tuple[str, ...] = ()
+    """Checkpoints that the run's mirror does not have, as it could not be reached to the end."""
 
 
 def train(
@@ -55,31 +64,41 @@ def train(
 ) -> TrainResult:
     """Train a run, or go on with the run of id `resume`, on other workers if `scaling` says so.
 
+    `resume` may be an address in a mirror, too: `s3://bucket/prefix/ID` is brought here first.
+
     One worker trains in this process; several, or a cluster named by `RAY_ADDRESS`, train on Ray; those that torchrun
     started train with each other. Raises TrainError, DataError, CheckpointError, RunError (a pretrained model that is
     not there), and after Ctrl-C or SIGTERM Stopped (exit code 130 or 143), with a checkpoint kept.
     """
     started = time.monotonic()
+    watcher = watcher or Watcher()
     here = torchrun.place()
     if here is not None:
-        asked = run
+        asked, is_new = run, not resume
         with torchrun.joined(here) as group:
-            return _train_together(group, lambda: _open(asked, resume, run_id, scaling), watcher or Watcher())
+            return _train_together(group, lambda: _open(asked, resume, run_id, scaling), watcher, is_new=is_new)
     run, folder = _open(run, resume, run_id, scaling)
-    with run_folder.locked(folder), stop_signals(lambda: run_folder.ask_to_stop(folder)) as wish:
+    with (
+        run_folder.locked(folder),
+        stop_signals(lambda: run_folder.ask_to_stop(folder)) as wish,
+        full_disk_told(folder),
+    ):
+        ready(run, folder, watcher.warn, is_new=not resume)
         try:
-            prepared = _train(run, folder, watcher or Watcher())
+            prepared = _train(run, folder, watcher)
             model, steps = _finished(folder, prepared)
         except Stopped as stopped:
             raise _with_way_on(stopped, folder, wish) from None
-    return TrainResult(folder.name, folder, model, prepared, steps, time.monotonic() - started)
+    missing = not_mirrored(run, folder, watcher.warn)
+    return TrainResult(folder.name, folder, model, prepared, steps, time.monotonic() - started, missing)
 
 
 def _open(
     run: Run | None, resume: str | None, run_id: str | None, scaling: Mapping[str, Any] | None
 ) -> tuple[Run, Path]:
     if resume:
-        return run_folder.reopen(resume, scaling)
+        run_id = bring(resume, run_folder.runs_folder()) if "://" in resume else resume
+        return run_folder.reopen(run_id, scaling)
     if run is None:
         raise TrainError("there is nothing to train: name a run, or continue one with --resume ID.")
     require_trackers(run.train.trackers)
@@ -90,7 +109,9 @@ def _open(
     return run, folder
 
 
-def _train_together(group: torchrun.Group, first: Callable[[], tuple[Run, Path]], watcher: Watcher) -> TrainResult:
+def _train_together(
+    group: torchrun.Group, first: Callable[[], tuple[Run, Path]], watcher: Watcher, *, is_new: bool
+) -> TrainResult:
     """The training of all processes of torchrun, of which this is one. The first of them opens the run."""
     started = time.monotonic()
     with ExitStack() as stack:
@@ -101,18 +122,21 @@ def _train_together(group: torchrun.Group, first: Callable[[], tuple[Run, Path]]
             torchrun.check_world_size(run, group.here)
             stack.enter_context(run_folder.locked(folder))
             torchrun.claim(folder)
+            ready(run, folder, watcher.warn, is_new=is_new and not again)
             return run.dump(), str(folder)
 
         values, path = group.agree(opened)
         run, folder = check(values), Path(path)
         wish = stack.enter_context(stop_signals(lambda: run_folder.ask_to_stop(folder), under_launcher=True))
+        stack.enter_context(full_disk_told(folder))
         try:
             prepared = Path(group.agree(lambda: str(_prepared(run, folder, watcher).folder)))
             _train_in(group, run, prepared, folder, watcher)
             model, steps = group.agree(lambda: _finished(folder, prepared))
         except Stopped as stopped:
             raise _with_way_on(stopped, folder, wish) from None
-    return TrainResult(folder.name, folder, model, prepared, steps, time.monotonic() - started)
+    missing = not_mirrored(run, folder, watcher.warn) if group.here.rank == 0 else ()
+    return TrainResult(folder.name, folder, model, prepared, steps, time.monotonic() - started, missing)
 
 
 def _train_in(group: torchrun.Group, run: Run, prepared: Path, folder: Path, watcher: Watcher) -> None:
@@ -121,9 +145,10 @@ def _train_in(group: torchrun.Group, run: Run, prepared: Path, folder: Path, wat
     from heliostat.train.worker import TorchWorker, set_threads, share_of_cores
 
     set_threads(run.scaling.threads_per_worker or share_of_cores(group.here.local_world_size))
+    look = Lookout(watcher, folder, timeout_s=run.scaling.timeout_s)
 
     def asked_to_stop() -> bool:
-        watcher.training(folder)
+        look()
         return run_folder.is_asked_to_stop(folder)
 
     worker = TorchWorker(group.device, asked_to_stop, strategy=run.scaling.strategy, precision=run.train.precision)
@@ -134,14 +159,15 @@ def _train_in(group: torchrun.Group, run: Run, prepared: Path, folder: Path, wat
 
 def _train(run: Run, folder: Path, watcher: Watcher) -> Path:
     prepared = _prepared(run, folder, watcher).folder
+    look = Lookout(watcher, folder, timeout_s=run.scaling.timeout_s)
     if run.scaling.most_workers == 1:
-        _train_here(run, prepared, folder, watcher)
+        _train_here(run, prepared, folder, look)
     else:
         from heliostat.ray_session import ray_session
         from heliostat.train.on_ray import train_on_ray
 
         with ray_session(folder / "ray.log"):
-            train_on_ray(run, prepared, folder, poll=lambda: watcher.training(folder))
+            train_on_ray(run, prepared, folder, look)
     return prepared
 
 
@@ -163,7 +189,7 @@ def _prepared(run: Run, folder: Path, watcher: Watcher) -> Prepared:
     return prepared
 
 
-def _train_here(run: Run, prepared: Path, folder: Path, watcher: Watcher) -> None:
+def _train_here(run: Run, prepared: Path, folder: Path, look: Lookout) -> None:
     from heliostat.data.prepared import Prepared
     from heliostat.train.loop import fit
     from heliostat.train.worker import LocalWorker, set_threads, share_of_cores
@@ -171,7 +197,7 @@ def _train_here(run: Run, prepared: Path, folder: Path, watcher: Watcher) -> Non
     set_threads(run.scaling.threads_per_worker or share_of_cores(1))
 
     def asked_to_stop() -> bool:
-        watcher.training(folder)
+        look()
         return run_folder.is_asked_to_stop(folder)
 
     outcome = fit(run, Prepared.open(prepared), LocalWorker(asked_to_stop), folder)

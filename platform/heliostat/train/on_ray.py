@@ -8,6 +8,7 @@ checkpoint of the run whose hashes hold.
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 import threading
@@ -17,27 +18,47 @@ from typing import Any
 
 from heliostat.errors import HeliostatError, Stopped, TrainError
 from heliostat.run import Run
+from heliostat.train.beats import Beats, groups, wait_for_silence
+from heliostat.train.full_disk import full_disk_told
+from heliostat.train.lookout import Lookout
 from heliostat.train.run_folder import is_asked_to_stop
 
 _STOPPED = "stopped"
 
 
-def train_on_ray(run: Run, prepared: Path, folder: Path, *, poll: Callable[[], None]) -> None:
-    """Run the workers to their end, calling `poll` about five times a second in this thread.
+def train_on_ray(run: Run, prepared: Path, folder: Path, look: Lookout) -> None:
+    """Run the workers to their end, looking about five times a second how they are, in this thread.
 
     Raises what the workers raised: Stopped, or another HeliostatError; TrainError when Ray gave up.
     """
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.exceptions import RayActorError
 
     cpus = check_resources(run.scaling.least_workers)
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(run.scaling.timeout_s)
     (folder / "failure.json").unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(prefix="ray-", dir=folder) as storage:
+    for _ in range(run.scaling.max_failures + 1):
+        failure = _launch(run, prepared, folder, cpus, look)
+        if not isinstance(failure, RayActorError):
+            break
+        look.watcher.warn("Ray's controller of the training died. The workers start again from the last checkpoint.")
+        _free(groups(folder))
+        wait_for_silence(folder)  # two generations of workers must not write one checkpoint
+    if failure is not None:
+        _raise_failure(folder, failure, look.hung)
+    if (folder / "failure.json").exists():
+        _raise_failure(folder, None)
+
+
+def _launch(run: Run, prepared: Path, folder: Path, cpus: float, look: Lookout) -> BaseException | None:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    with tempfile.TemporaryDirectory(prefix="ray-", dir=folder, ignore_cleanup_errors=True) as storage:
         trainer = TorchTrainer(
             work,
             train_loop_config={"run": run.dump(), "prepared": str(prepared), "folder": str(folder)},
-            torch_config=TorchConfig(timeout_s=600),
+            torch_config=TorchConfig(timeout_s=math.ceil(run.scaling.timeout_s)),
             scaling_config=ScalingConfig(
                 num_workers=run.scaling.num_workers, resources_per_worker={"CPU": cpus}, use_gpu=_has_gpus(run)
             ),
@@ -47,11 +68,23 @@ def train_on_ray(run: Run, prepared: Path, folder: Path, *, poll: Callable[[], N
                 failure_config=FailureConfig(max_failures=run.scaling.max_failures),
             ),
         )
-        failure = _fit(trainer, poll)
-    if failure is not None:
-        _raise_failure(folder, failure)
-    if (folder / "failure.json").exists():
-        _raise_failure(folder, None)
+        return _fit(trainer, look)
+
+
+def _free(placement_groups: set[str]) -> None:
+    """Give back what the workers of a dead controller hold: Ray does so by itself only where its dashboard runs."""
+    from ray import PlacementGroupID
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+    for name in placement_groups:
+        remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
+
+
+def _own_group() -> str:
+    from ray.util import get_current_placement_group
+
+    group = get_current_placement_group()
+    return "" if group is None else str(group.id.hex())
 
 
 def _fit(trainer: Any, poll: Callable[[], None]) -> BaseException | None:
@@ -72,7 +105,7 @@ def _fit(trainer: Any, poll: Callable[[], None]) -> BaseException | None:
     return failures[0] if failures else None
 
 
-def _raise_failure(folder: Path, failure: BaseException | None) -> None:
+def _raise_failure(folder: Path, failure: BaseException | None, hung: str = "") -> None:
     """Raise what a worker wrote down as the reason, or else what Ray says."""
     path = folder / "failure.json"
     if path.exists():
@@ -80,9 +113,8 @@ def _raise_failure(folder: Path, failure: BaseException | None) -> None:
         if told["kind"] == _STOPPED:
             raise Stopped(told["message"])
         raise TrainError(told["message"]) from failure
-    raise TrainError(
-        f"the workers failed and Ray gave up: {_last_line(failure)} Continue with --resume {folder.name}."
-    ) from failure
+    why = f"{hung}." if hung else _last_line(failure)
+    raise TrainError(f"the workers failed and Ray gave up: {why} Continue with --resume {folder.name}.") from failure
 
 
 def _last_line(failure: BaseException | None) -> str:
@@ -113,13 +145,18 @@ def work(config: dict[str, Any]) -> None:
         strategy=run.scaling.strategy,
         precision=run.train.precision,
     )
+    worker.beats = Beats(folder, worker.rank, group=_own_group())
+    worker.beats.start(worker.world_size)
     try:
-        outcome = fit(run, Prepared.open(Path(config["prepared"])), worker, folder)
+        with full_disk_told(folder):
+            outcome = fit(run, Prepared.open(Path(config["prepared"])), worker, folder)
     except HeliostatError as error:
         kind = _STOPPED if isinstance(error, Stopped) else "error"
         if worker.rank == 0 or kind != _STOPPED:
             (folder / "failure.json").write_text(json.dumps({"kind": kind, "message": str(error)}), encoding="utf-8")
         return
+    finally:
+        worker.beats.stop()
     if worker.rank == 0:
         (folder / "outcome.json").write_text(json.dumps(outcome._asdict()), encoding="utf-8")
 

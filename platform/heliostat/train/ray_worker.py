@@ -7,11 +7,11 @@ from typing import Any
 import ray
 
 from heliostat.train.assignment import Assignment, Evaluator
-from heliostat.train.worker import TorchWorker
+from heliostat.train.watched_worker import WatchedWorker
 
 
-class RayWorker(TorchWorker):
-    """A member of torch's process group that Ray Train set up."""
+class RayWorker(WatchedWorker):
+    """A member of torch's process group that Ray Train set up; it gives signs of life."""
 
     def evaluator(self, assignment: Assignment) -> Evaluator:
         """Start what scores checkpoints while this worker trains: a task, wherever Ray has room for it."""

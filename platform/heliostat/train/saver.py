@@ -7,6 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from heliostat import checkpoint
+from heliostat.train.mirror import Mirror
+from heliostat.train.uploads import Uploads
 
 
 class Saver:
@@ -19,11 +21,14 @@ class Saver:
         *,
         is_writer: bool,
         needed: Callable[[], Collection[int]] = frozenset,
+        mirror: str | None = None,
     ) -> None:
         self.checkpoints = checkpoints
         self.keep = keep
         self.is_writer = is_writer
         self.needed = needed
+        run = checkpoints.parent
+        self.uploads = Uploads(run, Mirror(mirror, run.name)) if mirror and is_writer else None
         self._pool: ThreadPoolExecutor | None = None
         self._pending: Future[None] | None = None
 
@@ -38,6 +43,8 @@ class Saver:
     def _write(self, step: int, snapshot: checkpoint.Snapshot, best_step: int | None) -> None:
         checkpoint.save(checkpoint.step_folder(self.checkpoints, step), snapshot)
         checkpoint.collect(self.checkpoints, keep=self.keep, best=best_step, needed=self.needed())
+        if self.uploads:
+            self.uploads.wake()
 
     def _settle(self) -> None:
         if self._pending:
@@ -50,3 +57,12 @@ class Saver:
         if self._pool:
             self._pool.shutdown()
             self._pool = None
+
+    def close(self) -> None:
+        """The same, and the mirror has what it takes: `uploads.trouble` says why where it does not."""
+        try:
+            self.wait()
+        finally:
+            if self.uploads:
+                self.uploads.wake()
+                self.uploads.close()

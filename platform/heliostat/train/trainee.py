@@ -120,6 +120,7 @@ class Trainee:
                 settings.keep_checkpoints,
                 is_writer=worker.rank == 0,
                 needed=aside.needed if aside else frozenset,
+                mirror=settings.mirror,
             ),
             aside=aside,
         )
@@ -169,9 +170,9 @@ class Trainee:
         """The checkpoint holds the adapter alone, or merged: its own weights come from the state, its base is there."""
         Base.read(path / "encoder").match(adapter.base)
         kept = state.adapter or {}
-        self.whole.put(_under("weights/", kept))
+        self.whole.put(checkpoint.below(kept, "weights/"))
         if adapter.ranks:
-            adapter.ranks.load_state(_under("ranks/", kept))
+            adapter.ranks.load_state(checkpoint.below(kept, "ranks/"))
 
     def _adapter_state(self, served: dict[str, Tensor]) -> dict[str, Tensor] | None:
         """What a checkpoint keeps of an adapter beside what is served."""
@@ -278,7 +279,7 @@ class Trainee:
         """Wait for what is still being written, and tell the trackers how the training ended."""
         how: Ending = "failed"
         try:
-            self.saver.wait()
+            self.saver.close()
             how = ending
         finally:
             if self.aside:
@@ -297,7 +298,3 @@ def _fitted(run: Run, prepared: Prepared, folder: Path) -> Parts:
     path = checkpoint.newest(folder / "checkpoints")
     has_adapter = getattr(run.encoder.settings, "adapter", None) is not None
     return prepared.parts(run) if path is None or has_adapter else checkpoint.load_parts(run, path)
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
