@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from heliostat.component import Row
 from heliostat.data.split import normalised
 
 SIMILAR = 0.8
@@ -49,12 +50,20 @@ class Leak(NamedTuple):
     """Some of them: [id here, id there]."""
 
 
-def leakage(splits: dict[str, Texts]) -> dict[str, Any]:
-    """What stands in `train` of `test` and `valid`, and in `valid` of `test`, as plain values, keyed `test/train`."""
+PAIRS = (("test", "train"), ("valid", "train"), ("test", "valid"))
+
+
+def leakage(splits: dict[str, Texts], pairs: Sequence[tuple[str, str]] = PAIRS) -> dict[str, Any]:
+    """What of the first of each pair stands in the second, as plain values, keyed `test/train`."""
     prepared = {name: _Texts.of(texts) for name, texts in splits.items()}
-    pairs = [("test", "train"), ("valid", "train"), ("test", "valid")]
     found = {f"{here}/{there}": _leak(prepared[here], prepared[there])._asdict() for here, there in pairs}
     return {"similar_from": SIMILAR, "shingle_chars": _SHINGLE, **found}
+
+
+def text_of(values: Row, fields: Sequence[str]) -> str | None:
+    """The texts of an example among `fields` as one; None where it has none."""
+    texts = [values[name] for name in fields if isinstance(values.get(name), str)]
+    return "\n".join(texts) if texts else None
 
 
 class _Texts(NamedTuple):

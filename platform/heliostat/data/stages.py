@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from heliostat.data.diagnosis import diagnose
 from heliostat.data.encode import CHUNK
 from heliostat.data.engine import Engine, Progress
 from heliostat.data.examples import Example, ExampleMaker, Identities, needed_columns
-from heliostat.data.leakage import leakage
+from heliostat.data.leakage import leakage, text_of
 from heliostat.data.missing import check_columns
 from heliostat.data.rejects import Reject, RejectLog, check_rejects
 from heliostat.data.shards import write_shards
@@ -187,13 +187,12 @@ def _stored(id: int, example: Example) -> Stored:
     return Stored(id, example.place, values, carried)
 
 
-def _texts(path: Path, fields: Iterable[str]) -> Iterator[tuple[int, str]]:
+def _texts(path: Path, fields: Sequence[str]) -> Iterator[tuple[int, str]]:
     """(id, text) of each example that has a text among the fields that the head takes."""
     for stored in read_stored(path):
-        values = stored.values
-        texts = [values[name] for name in fields if isinstance(values.get(name), str)]
-        if texts:
-            yield stored.id, "\n".join(texts)
+        text = text_of(stored.values, fields)
+        if text is not None:
+            yield stored.id, text
 
 
 def _write_json(path: Path, values: Any) -> None:

@@ -126,7 +126,7 @@ class Report:
 
     def write_json(self) -> None:
         """Write `report.json`. Numbers that are undefined become null: JSON has no NaN."""
-        text = json.dumps(_plain(self.values()), ensure_ascii=False, indent=1, allow_nan=False)
+        text = json.dumps(plain(self.values()), ensure_ascii=False, indent=1, allow_nan=False)
         self.json.write_text(text + "\n", encoding="utf-8")
 
 
@@ -139,12 +139,12 @@ def _intervals(scores: Mapping[str, Interval]) -> dict[str, Any]:
     return {name: score._asdict() for name, score in scores.items()}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """The value in what JSON has: numpy's numbers as Python's, NaN and infinity as null."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
+        return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     if hasattr(value, "item"):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):

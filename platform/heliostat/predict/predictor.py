@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -140,17 +141,37 @@ def _length(encoded: Encoded) -> int:
 
 
 def load(reference: str | Path, *, threads: int | None = None, precision: Precision = "fp32") -> Predictor:
-    """The model at `sentiment@champion`, `sentiment:3`, `sentiment` (the newest version) or in a checkpoint's folder.
+    """The model at `sentiment@champion`, `sentiment:3`, `sentiment` (the newest version), of a run, or in a folder.
 
-    What holds a `/` or starts with a `.` or `~` is a folder. Raises StoreError or CheckpointError.
+    What holds a `/` or starts with a `.` or `~` is the folder of a checkpoint or a run; a name that the store lacks may
+    be the id of a run. Raises StoreError or CheckpointError.
     """
     return Predictor.load(locate(reference), threads=threads, precision=precision)
 
 
 def locate(reference: str | Path) -> Path:
     """The checkpoint folder that a reference stands for. Raises StoreError naming what was probably meant."""
+    from heliostat.home import home
     from heliostat.models import ModelStore
 
     if isinstance(reference, Path) or "/" in reference or reference.startswith((".", "~")):
-        return Path(reference).expanduser()
-    return ModelStore().resolve(reference).folder
+        folder = Path(reference).expanduser()
+        return _of_run(folder) if (folder / "metrics.jsonl").is_file() else folder
+    run = home() / "runs" / reference
+    return _of_run(run) if (run / "run.json").is_file() else ModelStore().resolve(reference).folder
+
+
+def _of_run(run: Path) -> Path:
+    """What a run ended with: its best checkpoint, with the decision that was fitted where its head fits one."""
+    from heliostat import checkpoint
+
+    outcome = run / "outcome.json"
+    if not outcome.is_file():
+        raise CheckpointError(
+            f"the run '{run.name}' has not ended. Continue it with: heliostat train --resume {run.name}; or name one "
+            f"of {run / 'checkpoints'}."
+        )
+    model = run / "model"
+    best = int(json.loads(outcome.read_text(encoding="utf-8"))["best"][0])
+    is_fitted = (model / checkpoint.MANIFEST).is_file()
+    return model if is_fitted else checkpoint.step_folder(run / "checkpoints", best)
