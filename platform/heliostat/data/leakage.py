@@ -25,7 +25,7 @@ _SHINGLE = 5
 _BANDS, _ROWS = 8, 4
 _MAX_CHARS = 2000
 """Characters of a text that the search for near duplicates reads."""
-_MAX_CANDIDATES = 16
+MAX_CANDIDATES = 16
 """Candidates a band that are verified for one text: bounds the work where thousands of texts share their words."""
 _CHUNK_CHARS = 1 << 20
 _SHOWN = 20
@@ -105,14 +105,15 @@ def _near(here: _Texts, there: _Texts, rest: list[int]) -> dict[int, int]:
         for index in rest:
             if index in found:
                 continue
-            for candidate in buckets.get(int(here.bands[index, band]), [])[:_MAX_CANDIDATES]:
-                if _jaccard(here.texts[index], there.texts[candidate], sets) >= SIMILAR:
+            for candidate in buckets.get(int(here.bands[index, band]), [])[:MAX_CANDIDATES]:
+                if jaccard(here.texts[index], there.texts[candidate], sets) >= SIMILAR:
                     found[index] = candidate
                     break
     return found
 
 
-def _jaccard(first: str, second: str, sets: dict[str, frozenset[str]]) -> float:
+def jaccard(first: str, second: str, sets: dict[str, frozenset[str]]) -> float:
+    """How much of their pieces two normalised texts share; `sets` keeps what was cut already."""
     for text in (first, second):
         if text not in sets:
             short = text[:_MAX_CHARS]

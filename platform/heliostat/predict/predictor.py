@@ -12,7 +12,8 @@ import numpy as np
 
 from heliostat.batch import Encoded
 from heliostat.component import Row
-from heliostat.errors import CheckpointError, DataError, PredictError
+from heliostat.data.clean import NOTHING_LEFT, Cleaner
+from heliostat.errors import CheckpointError, DataError, ExampleProblem, PredictError
 from heliostat.plugin import Encoder, TaskHead
 from heliostat.predict.record import check_answers, check_examples, from_encoder
 from heliostat.predict.replay import Replay, first_mismatch
@@ -38,6 +39,7 @@ class Predictor:
         self.model = loaded.model
         self.device = device
         self.precision: Precision = precision
+        self._cleaner = Cleaner.of(self.run)
 
     @classmethod
     def load(cls, folder: Path, *, threads: int | None = None, precision: Precision = "fp32") -> Self:
@@ -68,10 +70,25 @@ class Predictor:
         Micro-batches hold up to `max_tokens` tokens, which bounds memory and changes no answer. Raises PredictError
         with the place, field and rule of every example that breaks the head's record.
         """
-        rows = check_examples(examples, self.head.takes)
+        rows = self.cleaned(check_examples(examples, self.head.takes))
         if not rows:
             return []
         return self._answer(self._encode(rows), max_tokens)
+
+    def cleaned(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows with their texts as the run's `data.clean` has them: what the model was trained on.
+
+        Raises PredictError for one of which nothing is left.
+        """
+        if self._cleaner is None:
+            return list(rows)
+        found = [self._cleaner(row).values for row in rows]
+        pairs = enumerate(zip(rows, found, strict=True))
+        empty = [(index, self._cleaner.emptied(before, after)) for index, (before, after) in pairs]
+        problems = [ExampleProblem(index, field, f"{NOTHING_LEFT}.") for index, field in empty if field]
+        if problems:
+            raise PredictError(problems)
+        return found
 
     def _encode(self, rows: list[Row]) -> list[Encoded]:
         try:

@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 from heliostat.component import Name, Settings, no_effect
 from heliostat.plugin import DataAdapter, Encoder, TaskHead
 from heliostat.registry import find
+from heliostat.run.cleaning import AugmentSettings, BalanceSettings, CleanSettings, check_augment, check_cleaning
 from heliostat.run.components import AdapterSpec, BaselineSpec, EncoderSpec, HeadSpec
 from heliostat.run.optimizers import AdamW, OptimizerSettings
 from heliostat.run.splits import Fraction, HashSplit, SplitSettings
@@ -31,6 +32,10 @@ class DataSettings(Settings):
     """Share of the records that may be rejected before the run stops."""
     engine: Literal["auto", "local", "ray"] = "auto"
     """What drives the preparation: this process, or Ray Data; `auto` chooses by size and cluster."""
+    clean: CleanSettings | None = None
+    """What is done to texts, and which examples are left out."""
+    balance: BalanceSettings | None = None
+    """How the classes of the train split are evened out; None leaves them."""
 
 
 class TrainSettings(Settings):
@@ -90,6 +95,8 @@ class TrainSettings(Settings):
     """Newest checkpoints that are kept beside the best one."""
     trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ("tensorboard",)
     """Who is told the curves beside `metrics.jsonl`; mlflow and wandb are extras: pip install heliostat[mlflow]."""
+    augment: AugmentSettings | None = None
+    """What is changed in the words of train examples, anew in each epoch; None changes nothing."""
 
     @model_validator(mode="after")
     def _decay_belongs_to_wsd(self) -> Self:
@@ -177,6 +184,13 @@ class Run(Settings):
                     "gives": gives.__name__,
                 },
             )
+        return self
+
+    @model_validator(mode="after")
+    def _cleans_texts(self) -> Self:
+        head = find(self.head.type, TaskHead)  # type: ignore[type-abstract]
+        check_cleaning(self.data.clean, head)
+        check_augment(self.train.augment, head)
         return self
 
     @model_validator(mode="after")
