@@ -77,7 +77,7 @@ def tiny_checkpoint(tiny_plugin: str, tmp_path_factory: pytest.TempPathFactory) 
     from heliostat import checkpoint
     from heliostat.model import build_model
     from heliostat.run import build, check
-    from heliostat.train.trainee import golden_answers
+    from heliostat.train.golden import golden_answers
 
     torch.manual_seed(7)
     run = check(

@@ -22,7 +22,7 @@ def folder(tiny_checkpoint: Path, tmp_path: Path) -> Path:
 
 
 def _predict(loaded: checkpoint.Loaded) -> list[object]:
-    from heliostat.train.trainee import golden_answers
+    from heliostat.train.golden import golden_answers
 
     return [answer for _, answer in golden_answers(loaded.parts, loaded.model.eval(), torch.device("cpu"))]
 

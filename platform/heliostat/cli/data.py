@@ -36,7 +36,7 @@ def check(
         console.print(_mapping(found))
     if found.problem:
         raise found.problem
-    for table in (_splits(found), _classes(found), _lengths(found), _leaks(found), _rejects(found)):
+    for table in (_splits(found), _classes(found), _lengths(found), _cleaning(found), _leaks(found), _rejects(found)):
         if table.row_count:
             console.print(table)
     _last_words(console, found)
@@ -128,6 +128,14 @@ def _leaks(found: Findings) -> Table:
                 f"{leak['checked']:,}",
                 *(_share(leak[kind], leak["checked"]) for kind in ("exact", "near")),
             )
+    return table
+
+
+def _cleaning(found: Findings) -> Table:
+    table = _table("Cleaning", "step", "examples", "", "times")
+    for each in found.stats.get("cleaning", ()):
+        times = f"{each['times']:,}" if each["effect"] == "changed" else ""
+        table.add_row(each["step"], _share(each["examples"], found.stats["records"]), each["effect"], times)
     return table
 
 

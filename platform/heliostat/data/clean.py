@@ -100,4 +100,3 @@ class Cleaner:
 
 
 NOTHING_LEFT = "nothing is left of it after data.clean"
-

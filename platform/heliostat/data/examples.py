@@ -35,7 +35,7 @@ class Example(NamedTuple):
     """Columns of the raw record that splits and slices read, where the example does not have them."""
     raw: Row | None = None
     """The fields before cleaning, where it changed any: ids and splits hang on them, so that they do not move."""
-    touched: Mapping[str, int] = {}  # noqa: RUF012  a NamedTuple's default, never written to
+    touched: Mapping[str, int] = {}
     """Cleaning step -> how often it changed something."""
     language: str | None = None
     """The language for which it is to be left out."""

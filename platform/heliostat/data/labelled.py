@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from heliostat.component import Row
+from heliostat.data.clean import Cleaner
 from heliostat.data.encode import encode
 from heliostat.data.engine import Local
 from heliostat.data.examples import Example, ExampleMaker, Identities, needed_columns
@@ -18,6 +19,7 @@ from heliostat.data.leakage import leakage, text_of
 from heliostat.data.missing import check_columns
 from heliostat.data.prepared import Prepared, Split
 from heliostat.data.sources import open_source
+from heliostat.data.touched import Touched, TouchedCounter
 from heliostat.errors import DataError
 from heliostat.plugin import Encoder, TaskHead
 from heliostat.run import Run
@@ -44,6 +46,8 @@ class Labelled:
     """The run's own data: what baselines are fitted on and where leaks are looked for; None where they are gone."""
     fields: tuple[str, ...]
     """What the head takes."""
+    touched: tuple[Touched, ...] = ()
+    """What each step of cleaning touched in the file."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -62,6 +66,10 @@ class Labelled:
     def shards(self, split: Split) -> Any:
         """What holds the ids of a split."""
         return Ids(self.ids) if split == "test" or not self.prepared else self.prepared.shards(split)
+
+    def cleaning(self) -> list[dict[str, Any]]:
+        """What cleaning touched in the file."""
+        return [each._asdict() for each in self.touched]
 
     def leakage(self) -> dict[str, Any]:
         """How many texts of the file also stand in the run's train split."""
@@ -85,14 +93,15 @@ def read_labelled(run: Run, source: str, encoder: Encoder, head: TaskHead, prepa
     opened = open_source(source)
     columns, adapter = opened.columns(), run.data.adapter.build()
     check_columns(adapter, columns)
-    maker = ExampleMaker(adapter, head, columns, needed_columns(run.evaluate.slices, {}))
-    identify, reasons, num_records = Identities(), Counter[str](), 0
+    maker = ExampleMaker(adapter, head, columns, needed_columns(run.evaluate.slices, {}), Cleaner.of(run))
+    identify, reasons, touched, num_records = Identities(), Counter[str](), TouchedCounter.of(run.data.clean), 0
     found: list[tuple[int, Example]] = []
     for made in Local().make(opened, maker):
         num_records += made.num_records
         for outcome in made.outcomes:
             if isinstance(outcome, Example):
-                found.append((identify(outcome.values), outcome))
+                touched.count(outcome._replace(language=None))
+                found.append((identify(outcome.raw or outcome.values), outcome))
             else:
                 reasons[outcome.reason] += 1
     encoded = encode(encoder, head, [example.values for _, example in found])
@@ -102,7 +111,8 @@ def read_labelled(run: Run, source: str, encoder: Encoder, head: TaskHead, prepa
     name = source.partition("#")[0].rstrip("/").rpartition("/")[2]
     ids = np.array([id for id, _ in kept], dtype=np.uint64)
     rows = [{**example.carried, **example.values} for _, example in kept]
-    return Labelled(name, ids, rows, num_records, dict(reasons), prepared, tuple(type(head).takes.model_fields))
+    fields = tuple(type(head).takes.model_fields)
+    return Labelled(name, ids, rows, num_records, dict(reasons), prepared, fields, tuple(touched.rows()))
 
 
 def _refuse(source: str, num_records: int, reasons: Counter[str], kept: int, most: float) -> None:

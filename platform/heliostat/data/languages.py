@@ -34,5 +34,5 @@ def identifier(kept: tuple[str, ...]) -> Any:
     if unknown:
         guess = closest(unknown[0], sorted(found.labels))
         hint = f"Did you mean '{guess}'? " if guess else ""
-        raise DataError(f"data.clean.languages: '{unknown[0]}' is not known. {hint}It takes ISO 639-1 codes, as en, de, zh.")
+        raise DataError(f"data.clean.languages: '{unknown[0]}' is not known. {hint}It takes ISO 639 codes, as en, de.")
     return found

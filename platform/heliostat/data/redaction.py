@@ -1,7 +1,7 @@
 """Personal data in texts, found by their form and checked where they have check digits, behind placeholders.
 
-Names, addresses and numbers written in words are not found. IBANs are checked by their country's length and their
-check digits (ISO 13616), card numbers by the Luhn digit (ISO/IEC 7812), US social security numbers by the ranges that are
+Names, addresses and numbers written in words are not found. IBANs are checked by their country's form and their check
+digits (ISO 13616), card numbers by the Luhn digit (ISO/IEC 7812), US social security numbers by the ranges that are
 given out; e-mail addresses and phone numbers by their shape alone.
 """
 
@@ -18,7 +18,7 @@ ORDER: tuple[Personal, ...] = ("email", "iban", "card", "ssn", "phone")
 """What has check digits goes before what has none, or a card number would count as one of a phone."""
 
 _EMAIL = re.compile(r"[\w.%+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}")
-_IBAN = re.compile(r"(?<![^\W_])[A-Z]{2} ?\d{2}(?:[ -]?[A-Z0-9]){11,30}", re.I)
+_IBAN = re.compile(r"(?<![^\W_])[A-Za-z]{2} ?[0-9]{2}(?:[ -]?[A-Za-z0-9]){11,30}")
 _NUMBER = re.compile(r"(?<!\d)\d+(?:[ -]\d+)*(?!\d)")
 _SSN = re.compile(r"(?<![\d-])\d{3}([- ])\d{2}\1\d{4}(?![\d-])")
 _PHONE = re.compile(
@@ -30,6 +30,8 @@ _PHONE = re.compile(
     r")(?![\w-])"
 )
 _CARD_DIGITS = range(13, 20)
+_ISSUERS = range(2, 7)
+"""First digits of the cards that people pay with."""
 
 
 class Found(NamedTuple):
@@ -69,10 +71,18 @@ def _ibans(text: str) -> Iterator[Found]:
     while match := _IBAN.search(text, place):
         place = match.start() + 2
         for end in range(match.end(), match.start() + 14, -1):
-            if text[end - 1].isalnum() and not text[end : end + 1].isalnum() and iban(text[match.start() : end]):
+            if not text[end - 1].isalnum() or text[end : end + 1].isalnum():
+                continue
+            if _has_check_digits(text[match.start() : end]) and iban(text[match.start() : end]):
                 yield Found(match.start(), end)
                 place = end
                 break
+
+
+def _has_check_digits(candidate: str) -> bool:
+    """The remainder of ISO 7064 that an IBAN has: a quick look before its country's form is checked."""
+    plain = candidate.replace(" ", "").replace("-", "")
+    return int("".join(str(int(letter, 36)) for letter in plain[4:] + plain[:4])) % 97 == 1
 
 
 def _cards(text: str) -> Iterator[Found]:
@@ -93,12 +103,14 @@ def _cards(text: str) -> Iterator[Found]:
 def _last_of_card(run: str, groups: list[tuple[int, int]], first: int, luhn: Callable[[str], bool]) -> int | None:
     """The group with which the longest card number ends that begins with group `first`."""
     digits, found = "", None
+    if int(run[groups[first][0]]) not in _ISSUERS:
+        return None
     for index in range(first, len(groups)):
         start, end = groups[index]
         if len(digits) + end - start >= _CARD_DIGITS.stop:
             break
         digits += "".join(str(int(digit)) for digit in run[start:end])
-        if len(digits) in _CARD_DIGITS and digits[0] in "23456" and luhn(digits):
+        if len(digits) in _CARD_DIGITS and luhn(digits):
             found = index
     return found
 

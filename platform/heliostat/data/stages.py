@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from heliostat.batch import Encoded
+from heliostat.data.balance import copy_id
+from heliostat.data.clean import Cleaner
 from heliostat.data.diagnosis import diagnose
 from heliostat.data.encode import CHUNK
 from heliostat.data.engine import Engine, Progress
@@ -21,11 +23,13 @@ from heliostat.data.examples import Example, ExampleMaker, Identities, needed_co
 from heliostat.data.leakage import leakage, text_of
 from heliostat.data.missing import check_columns
 from heliostat.data.rejects import Reject, RejectLog, check_rejects
+from heliostat.data.selection import choose
 from heliostat.data.shards import write_shards
 from heliostat.data.sources import Source
 from heliostat.data.split import SPLITS, Split, assign, key_of
 from heliostat.data.stats import Stats
 from heliostat.data.stored import Stored, StoredWriter, num_rows, read_stored, read_values
+from heliostat.data.touched import TouchedCounter
 from heliostat.errors import DataError, RejectedRecord
 from heliostat.plugin import Encoder, TaskHead
 from heliostat.run import Run, build
@@ -47,12 +51,13 @@ class Preparation:
 
     def build(self) -> dict[Split, int]:
         """All stages; the count of examples of each split."""
+        self.touched = TouchedCounter.of(self.run.data.clean)
         (self.work / "run.json").write_text(json.dumps(self.run.dump(), indent=1, ensure_ascii=False), encoding="utf-8")
         parts = build(self.run)
         columns = self.source.columns()
         check_columns(parts.adapter, columns)
         carried = needed_columns(self.run.evaluate.slices, self.run.data.split.model_dump())
-        maker = ExampleMaker(parts.adapter, parts.head, columns, carried)
+        maker = ExampleMaker(parts.adapter, parts.head, columns, carried, Cleaner.of(self.run))
         with RejectLog(self.work / "rejected.jsonl") as self.rejects:
             self._divide(self._read(maker))
             self._fit(parts.encoder, parts.head)
@@ -75,12 +80,15 @@ class Preparation:
                 for outcome in made.outcomes:
                     try:
                         example = _accepted(outcome)
-                        key = key_of(self.run.data.split, example.carried | example.values, takes)
+                        raw = example.raw or example.values  # cleaning moves no example to another split
+                        key = key_of(self.run.data.split, example.carried | raw, takes)
                     except RejectedRecord as error:
                         self.rejects.add(Reject(outcome.place, str(error)))
                         continue
-                    keys.append(key)
-                    spool.add(_stored(identify(example.values), example))
+                    self.touched.count(example)
+                    if example.language is None:
+                        keys.append(key)
+                        spool.add(_stored(identify(raw), example))
                 if self.num_records // CHUNK > told:
                     told = self.num_records // CHUNK
                     self.progress("reading", self.num_records, None)
@@ -110,11 +118,13 @@ class Preparation:
         kept = self._kept(len(keys))
         sides = np.full(len(keys), -1, dtype=np.int8)
         sides[kept] = assign(self.run.data.split, [keys[index] for index in kept.tolist()])
+        times = choose(spool / "all.parquet", sides, self.run, self.touched)
         with ExitStack() as stack:
             writers = [stack.enter_context(StoredWriter(spool / f"{split}.parquet")) for split in SPLITS]
-            for side, stored in zip(sides.tolist(), read_stored(spool / "all.parquet"), strict=True):
-                if side >= 0:
-                    writers[side].add(stored)
+            rows = zip(sides.tolist(), times, read_stored(spool / "all.parquet"), strict=True)
+            for side, count, stored in rows:
+                for copy in range(count if side >= 0 else 0):
+                    writers[side].add(stored._replace(id=copy_id(stored.id, copy)))
         (spool / "all.parquet").unlink()
 
     def _kept(self, count: int) -> Any:
@@ -166,6 +176,7 @@ class Preparation:
         fields = list(type(head).takes.model_fields)
         found = leakage({split: list(_texts(self.work / "examples" / f"{split}.parquet", fields)) for split in SPLITS})
         _write_json(self.work / "leakage.json", found)
+        self.stats.set("cleaning", [each._asdict() for each in self.touched.rows()])
         self.stats.set("records", self.num_records)
         self.stats.set("rejected", self.rejects.total)
         self.stats.set("reasons", dict(self.rejects.reasons.most_common(20)))

@@ -66,6 +66,10 @@ class Examples(Protocol):
         """Counts of duplicates between splits."""
         ...
 
+    def cleaning(self) -> Sequence[Mapping[str, Any]]:
+        """What each step of cleaning touched."""
+        ...
+
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, and how many of how many examples are done."""
@@ -184,4 +188,5 @@ def _report(
             each for column in run.evaluate.slices for each in slices(views, column, metrics[primary], primary, count)
         ],
         mistakes=mistakes(head, predictions, examples) if isinstance(head, Classification) else (),
+        cleaning=list(prepared.cleaning()),
     )

@@ -16,6 +16,7 @@
     mistakes     [{id, target, label, confidence, target_probability, text}], the surest first; text '' if private
     counts       {train, valid, test}: examples
     leakage      {"test/train": {checked, exact, near, pairs}, ...}: texts that stand in two splits
+    cleaning     [{step, examples, effect, times}]: what each step of data.clean and data.balance touched
     run          the resolved run, with the keys of a run file
 """
 
@@ -65,6 +66,8 @@ class Report:
     folder: Path
     slices: Sequence[Slice] = ()
     mistakes: Sequence[Mistake] = field(default=(), repr=False)
+    cleaning: Sequence[Mapping[str, Any]] = ()
+    """What each step of cleaning and balancing touched."""
 
     @property
     def html(self) -> Path:
@@ -121,6 +124,7 @@ class Report:
             "mistakes": [each._asdict() for each in self.mistakes],
             "counts": dict(self.counts),
             "leakage": dict(self.leakage),
+            "cleaning": [dict(each) for each in self.cleaning],
             "run": dict(self.run),
         }
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from heliostat import checkpoint
+from heliostat.data.augment import Augmenter
 from heliostat.data.plan import BatchPlan
 from heliostat.data.prepared import Prepared
 from heliostat.data.shards import Shards
@@ -28,6 +29,7 @@ from heliostat.run import Parts, Run
 from heliostat.train.activations import checkpoint_activations
 from heliostat.train.ancestry import read_ancestors
 from heliostat.train.ema import MovingAverage
+from heliostat.train.golden import golden_answers
 from heliostat.train.journal import Journal
 from heliostat.train.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from heliostat.train.policy import Validation, best
@@ -72,6 +74,7 @@ class Trainee:
     left_out: set[int] = field(default_factory=set)
     """Updates that were not made, or will not be, because a gradient was not finite (`train.on_nan`)."""
     since: float = field(default_factory=time.monotonic)
+    augmenter: Augmenter | None = None
 
     @classmethod
     def build(cls, run: Run, prepared: Prepared, worker: Worker, folder: Path) -> Trainee:
@@ -84,7 +87,7 @@ class Trainee:
             checkpoint_activations(model)
         whole = Whole(model, is_sharded=worker.is_sharded)
         wrapped = worker.wrap(model)
-        train = prepared.shards("train")
+        train, spec = prepared.shards("train"), parts.encoder.spec()
         return cls(
             run=run,
             parts=parts,
@@ -93,7 +96,7 @@ class Trainee:
             train=train,
             valid=prepared.shards("valid"),
             plan=BatchPlan(train.lengths, tokens_per_batch=settings.tokens_per_batch, seed=settings.seed),
-            spec=parts.encoder.spec(),
+            spec=spec,
             model=model,
             whole=whole,
             wrapped=wrapped,
@@ -103,6 +106,7 @@ class Trainee:
             data_key=prepared.key,
             journal=Journal(folder, run, is_writer=worker.rank == 0),
             saver=Saver(folder / "checkpoints", settings.keep_checkpoints, is_writer=worker.rank == 0),
+            augmenter=Augmenter(settings.augment, spec) if settings.augment else None,
         )
 
     @property
@@ -235,7 +239,7 @@ class Trainee:
     def _golden(self, served: dict[str, Tensor]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         with self.whole.holding(served) as (model, device):
             model.eval()
-            return golden_answers(self.parts, model, device)
+            return golden_answers(self.parts, model, device, self.run)
 
     def settle(self) -> None:
         """Return when the checkpoints of all workers are on the disk: every worker calls it."""
@@ -269,25 +273,3 @@ def _either(context: Any, is_on: bool) -> Any:
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-@torch.no_grad()
-def golden_answers(
-    parts: Parts, model: Model, device: torch.device, run: Run | None = None
-) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """The model's answers to the head's sample records, one by one and in fp32: what every later copy must answer.
-
-    `run` says how texts are cleaned; None cleans nothing.
-    """
-    from heliostat.data.collate import collate
-
-    cleaner = Cleaner.of(run) if run else None
-    answers = []
-    for sample in parts.head.samples:
-        asked = parts.head.takes.model_validate(
-            sample
-        ).model_dump()  # as a request is: defaults and conversions included
-        encoded = parts.encoder.encode([cleaner(asked).values if cleaner else asked])
-        batch = collate(encoded, np.zeros(1, dtype=np.uint64)).to(device)
-        answers.append((dict(sample), model.predict(batch)[0]))
-    return answers
