@@ -165,7 +165,7 @@ def test_only_train_is_balanced_and_every_copy_has_an_id(source: Path, by: str, 
 def test_a_setting_that_is_wrong_or_does_nothing_is_named(
     source: Path, data: dict[str, Any], train: dict[str, Any], sentence: str
 ) -> None:
-    with pytest.raises(RunError, match=".*") as raised:
+    with pytest.raises(RunError) as raised:
         a_run(source, train, **data)
     assert sentence in str(raised.value)
 

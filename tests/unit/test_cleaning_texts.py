@@ -189,13 +189,14 @@ def test_copies_have_ids_of_their_own_and_targets_that_are_no_class_are_refused(
         balanced([1.5, 2.5], [1, 2], BalanceSettings(by="over"))
 
 
-WORDS = ["the lovely green dress fits me very well today", "awful sleeves and a terribly thin fabric"] * 8
+KNOWN = ["the lovely green dress fits me very well today", "awful sleeves and a terribly thin fabric"]
+WORDS = [*KNOWN, "greendress lovelythin sleevefits the", "me awfully todaydress"] * 4
 
 
 @pytest.fixture(scope="module")
 def encoder() -> TextEncoder:
-    made = TextEncoder(TextEncoder.Config(preset="tiny", vocab_size=120))
-    made.fit([{"text": text} for text in WORDS])
+    made = TextEncoder(TextEncoder.Config(preset="tiny", vocab_size=300))
+    made.fit([{"text": text} for text in KNOWN * 4])
     return made
 
 
