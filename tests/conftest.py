@@ -14,6 +14,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Rings share the cores with Ray's processes; threads that wait must not spin.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 _PLUGIN = '''
 """A plugin of two components, for tests: a line of text in, a mood out."""

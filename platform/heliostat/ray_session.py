@@ -23,6 +23,8 @@ def ray_session(log: Path) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray runs workers at nice 15: any other program would starve a training, or the deployment behind a page.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     with stderr_to(log):
         try:
             with _own_signals():
