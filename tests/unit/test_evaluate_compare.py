@@ -21,7 +21,7 @@ from heliostat.cli import _build
 from heliostat.cli.compare import names
 from heliostat.component import Row
 from heliostat.errors import DataError, HeliostatError
-from heliostat.evaluate.disagreements import differ, distance
+from heliostat.evaluate.disagreements import differ, disagreements, distance
 from heliostat.evaluate.paired import PairedReport, Side, compare_models
 from heliostat.heads.classification import Classification
 from heliostat.plugin import TaskHead
@@ -167,6 +167,23 @@ def test_answers_of_other_tasks_have_a_distance_too() -> None:
     assert distance({"text": "ab cd"}, {"text": "ab cd"}) == 0
     assert 0 < distance({"text": "ab cd"}, {"text": "ab ce"}) < distance({"text": "ab cd"}, {"text": "xyz"})
     assert distance({"labels": ["a", "b"]}, {"labels": ["b", "c"]}) == pytest.approx(2 / 3)
+
+
+class Writes(Classification):
+    """Free text in place of a class."""
+
+    target_fields = ("answer",)
+
+
+def test_of_free_texts_nobody_is_right_and_the_search_behind_them_does_not_count() -> None:
+    examples = [{"text": f"ask {number}", "answer": f"say {number}"} for number in range(4)]
+    first = [{"answer": f"say {number}", "beams": [{"answer": "x", "score": number}]} for number in range(4)]
+    second = [{**row, "beams": [{"answer": "x", "score": 0.5}]} for row in first]
+    second[2] = {"answer": "say nothing", "beams": []}
+    found = disagreements(Writes(), range(4), examples, first, second)
+    assert (found.count, found.right) == (1, {})
+    [one] = found.shown
+    assert (one.id, one.target, one.first, one.second, one.right) == (2, "say 2", "say 2", "say nothing", "")
 
 
 def test_names_are_as_short_as_tells_them_apart() -> None:

@@ -46,8 +46,10 @@ def disagreements(
     head: TaskHead, ids: Sequence[Any], examples: Sequence[Row], first: Sequence[Row], second: Sequence[Row]
 ) -> Disagreements:
     """Where the answers differ, for examples in the same order. Equal labels with other probabilities are the same."""
+    first, second = [_bare(answer) for answer in first], [_bare(answer) for answer in second]
     apart = [place for place, (one, other) in enumerate(zip(first, second, strict=True)) if differ(one, other)]
-    sides = [_right(head, examples[place], first[place], second[place]) for place in apart]
+    named = _have_names(head, examples)
+    sides = [_right(head, examples[place], first[place], second[place]) if named else "" for place in apart]
     counts = {side: sides.count(side) for side in ("first", "second", "neither")} if any(sides) else {}
     far = sorted(
         ((distance(first[place], second[place]), -place, side) for place, side in zip(apart, sides, strict=True)),
@@ -66,6 +68,23 @@ def disagreements(
         for gap, place, side in far[:MAX_SHOWN]
     ]
     return Disagreements(len(apart), counts, found)
+
+
+def _bare(answer: Row) -> Row:
+    """The answer without lists of records (the other texts of a search), which say how it was found."""
+    return {
+        name: value
+        for name, value in answer.items()
+        if not (isinstance(value, (list, tuple)) and any(isinstance(inner, Mapping) for inner in value))
+    }
+
+
+def _have_names(head: TaskHead, examples: Sequence[Row]) -> bool:
+    """Whether targets are names of classes, which recur: of free texts nobody asks which answer is right."""
+    if getattr(head, "labels", None):
+        return True
+    different = {str([example.get(name) for name in head.target_fields]) for example in examples}
+    return 2 * len(different) <= len(examples)
 
 
 def differ(first: Row, second: Row) -> bool:
@@ -119,7 +138,7 @@ def _unshared(first: Any, second: Any) -> float:
 def _right(head: TaskHead, example: Row, first: Row, second: Row) -> str:
     """Which answer is the target, for targets that are a name or a set of names."""
     names = [name for name in head.target_fields if isinstance(first.get(name), (str, list, tuple))]
-    if not names or "text" in names:
+    if not names:
         return ""
     one, other = (all(_same(answer[name], example.get(name)) for name in names) for answer in (first, second))
     return "first" if one else "second" if other else "neither"
