@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from heliostat.data.labelled import read_labelled
 from heliostat.data.prepare import prepare
 from heliostat.data.prepared import SPLITS, Prepared
 from heliostat.data.sources import open_source
-from heliostat.errors import PredictError, RunError
+from heliostat.errors import DataError, PredictError, RunError
 from heliostat.evaluate import evaluate
+from heliostat.heads.classification import Classification
 from heliostat.predict import Predictor
+from heliostat.predict.paraphrase import paraphrased, the_field, write_with_paraphrases, writer
 from heliostat.run import Run, check
 from heliostat.train.loop import fit
 from heliostat.train.worker import LocalWorker, set_threads
@@ -207,6 +210,48 @@ def test_a_request_is_cleaned_as_the_examples_were(source: Path, tmp_path: Path)
     assert json.loads(report.json.read_text(encoding="utf-8"))["cleaning"] == prepared.cleaning()
     german = [{"text": row} for row in PLANTED[3:]]
     assert len(predictor.predict(german)) == 2  # filters are for training alone
+
+
+def shout(texts: Sequence[str]) -> list[str | None]:
+    """A writer that anybody can check: no text that names a card, others in capitals and with a word more."""
+    return [None if "[CARD]" in text else f"{text} indeed".upper() for text in texts]
+
+
+def test_train_examples_in_other_words_stand_in_train_alone(source: Path, tmp_path: Path) -> None:
+    run = a_run(source, clean={"redact": ["card"]}, max_rejected=0.0)
+    prepared, out = prepare(run), tmp_path / "more.jsonl"
+    counts = write_with_paraphrases(prepared, "text", [shout, shout], out)
+    assert counts["source"] == sum(prepared.counts.values())
+    cards = sum("[CARD]" in text for text in texts(prepared, "train"))
+    assert counts["paraphrase"] == prepared.counts["train"] - cards
+    more = check(
+        run.dump()
+        | {
+            "data": {
+                "adapter": "core.columns",
+                "source": str(out),
+                "split": {"by": "column", "column": "split"},
+            }
+        }
+    )
+    again = prepare(more)
+    assert again.counts == {**prepared.counts, "train": prepared.counts["train"] + counts["paraphrase"]}
+    assert not any("INDEED" in text for split in ("valid", "test") for text in texts(again, split))
+
+
+def test_a_text_that_comes_back_the_same_is_no_other_words() -> None:
+    rows = [{"text": "one", "label": "a"}, {"text": "two", "label": "b"}, {"text": "three", "label": "c"}]
+    changes = {"one": "ONE ", "two": "zwei", "three": ""}
+    found = paraphrased(rows, "text", [lambda texts: [changes[text] for text in texts]])
+    assert list(found) == [{"text": "zwei", "label": "b"}]
+    assert the_field(Classification, None) == "text"
+    with pytest.raises(DataError, match="--field takes a text"):
+        the_field(Classification, "label")
+
+
+def test_a_model_that_writes_no_text_cannot_say_it_in_other_words(tiny_checkpoint: Path) -> None:
+    with pytest.raises(DataError, match="does not read one text and write one"):
+        writer(Predictor.load(tiny_checkpoint))
 
 
 def test_a_labelled_file_is_cleaned_and_filtered_of_nothing(source: Path, tmp_path: Path) -> None:
