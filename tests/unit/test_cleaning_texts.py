@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import pickle
+import sys
 from collections import Counter
 
 import numpy as np
@@ -17,7 +19,7 @@ from heliostat.data.clean import Cleaner
 from heliostat.data.collate import collate
 from heliostat.data.drawn import drawn
 from heliostat.data.duplicates import repeats
-from heliostat.data.languages import other_language
+from heliostat.data.languages import identifier, other_language
 from heliostat.data.markup import in_one_form, single_spaced, without_html
 from heliostat.data.redaction import redact
 from heliostat.encoders.text import TextEncoder
@@ -151,6 +153,21 @@ def test_a_text_in_another_language_is_told_and_a_short_one_stays() -> None:
     assert other_language("Runs small", ["en"], None) is None
     with pytest.raises(DataError, match="'xx' is not known"):
         other_language("Runs small", ["xx"], None)
+
+
+def test_a_library_that_is_not_installed_is_named_before_the_first_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    EVERYTHING.require()
+    for name in ("stdnum", "stdnum.iban", "py3langid", "py3langid.langid"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(DataError, match=r"pip install heliostat\[clean\]"):
+        EVERYTHING.require()
+    identifier.cache_clear()
+    with pytest.raises(DataError, match=r"pip install heliostat\[clean\]"):
+        identifier(("en",))
+
+
+def test_what_cleans_can_be_sent_to_other_processes() -> None:
+    assert pickle.loads(pickle.dumps(EVERYTHING)) == EVERYTHING  # noqa: S301  our own bytes
 
 
 LONG = "the dress is lovely and warm and it fits me very well although the sleeves are a little long for me"

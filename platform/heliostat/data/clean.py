@@ -9,7 +9,7 @@ from typing import NamedTuple
 from heliostat.component import Row
 from heliostat.data.languages import other_language
 from heliostat.data.markup import in_one_form, single_spaced, without_html
-from heliostat.data.redaction import ORDER, redact
+from heliostat.data.redaction import ORDER, redact, require
 from heliostat.plugin import TaskHead
 from heliostat.registry import find
 from heliostat.run import Run
@@ -52,6 +52,10 @@ class Cleaner:
         fields = settings.fields or text_fields(head)
         required = {name for name, field in head.takes.model_fields.items() if field.is_required()}
         return cls(settings, fields, frozenset(required.union(head.target_fields).intersection(fields)))
+
+    def require(self) -> None:
+        """Raise DataError when a library that requests are cleaned with is not installed."""
+        require(self.settings.redact)
 
     def __call__(self, row: Row) -> Cleaned:
         """The row with its texts cleaned."""

@@ -8,7 +8,7 @@ given out; e-mail addresses and phone numbers by their shape alone.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from heliostat.errors import DataError
@@ -118,6 +118,13 @@ def _last_of_card(run: str, groups: list[tuple[int, int]], first: int, luhn: Cal
 def _ssns(text: str) -> Iterator[Found]:
     valid = _stdnum("us.ssn")
     yield from (Found(*match.span()) for match in _SSN.finditer(text) if valid(match[0].replace(" ", "-")))
+
+
+def require(kinds: Sequence[Personal]) -> None:
+    """Raise DataError when what these kinds need is not installed: told at the start, not over the first record."""
+    for kind, module in {"iban": "iban", "card": "luhn", "ssn": "us.ssn"}.items():
+        if kind in kinds:
+            _stdnum(module)
 
 
 _FINDERS: dict[Personal, Callable[[str], Iterator[Found]]] = {

@@ -46,7 +46,7 @@ class Predictor:
         """Read and verify a checkpoint; it computes on a GPU where there is one.
 
         `threads` sets how many CPU threads this *process* computes with. Raises CheckpointError, or PluginError when
-        the plugin of the checkpoint is not installed.
+        the plugin of the checkpoint is not installed; DataError when a library that texts are cleaned with is not.
         """
         import torch
 
@@ -57,6 +57,8 @@ class Predictor:
         if threads is not None:
             torch.set_num_threads(threads)
         loaded = checkpoint.load(Path(folder))
+        if cleaner := Cleaner.of(loaded.run):
+            cleaner.require()
         device = "cuda" if torch.cuda.is_available() else "cpu"
         loaded.model.eval().requires_grad_(False).to(device)
         return cls(loaded, device, precision)
