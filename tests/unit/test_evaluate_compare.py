@@ -110,7 +110,7 @@ def test_swapping_the_two_turns_every_difference_around(
 def test_the_surest_disagreements_stand_at_the_top_and_say_who_is_right(report: PairedReport) -> None:
     table, apart = pd.read_parquet(report.table).set_index("id"), report.disagreements
     differing = table[table["label"] != table["second_label"]]
-    assert apart.count == len(differing) == sum(apart.right.values())
+    assert apart.num_differing == len(differing) == sum(apart.right.values())
     gaps = (differing["probability_positive"] - differing["second_probability_positive"]).abs()
     assert [each.id for each in apart.shown][:5] == list(gaps.sort_values(ascending=False, kind="stable").index[:5])
     for each in apart.shown:
@@ -126,12 +126,12 @@ def test_the_page_says_the_verdict_and_escapes_what_came_from_data(report: Paire
     assert "http" not in page.split("</style>")[1]
     said = json.loads(report.json.read_text(encoding="utf-8"))
     assert said["differences"]["macro_f1"]["p_value"] == report.p_values["macro_f1"]
-    assert len(said["disagreements"]["shown"]) == min(50, said["disagreements"]["count"])
+    assert len(said["disagreements"]["shown"]) == min(50, said["disagreements"]["num_differing"])
 
 
 def test_a_model_is_not_told_apart_from_itself(sides: tuple[Side, Side], tmp_path: Path) -> None:
     twin = compare_models(sides[0], sides[0]._replace(name="twin"), tmp_path)
-    assert twin.disagreements.count == 0
+    assert twin.disagreements.num_differing == 0
     assert set(twin.p_values.values()) == {1.0}
     assert "Not told apart" in twin.html.read_text(encoding="utf-8")
 
@@ -181,7 +181,7 @@ def test_of_free_texts_nobody_is_right_and_the_search_behind_them_does_not_count
     second = [{**row, "beams": [{"answer": "x", "score": 0.5}]} for row in first]
     second[2] = {"answer": "say nothing", "beams": []}
     found = disagreements(Writes(), range(4), examples, first, second)
-    assert (found.count, found.right) == (1, {})
+    assert (found.num_differing, found.right) == (1, {})
     [one] = found.shown
     assert (one.id, one.target, one.first, one.second, one.right) == (2, "say 2", "say 2", "say nothing", "")
 

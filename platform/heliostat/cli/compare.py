@@ -50,7 +50,7 @@ def command(
         for name, reference in zip(names(first, second), (first, second), strict=True):
             predictor: Predictor = load(reference, threads=threads)
             rows = rows_for(predictor, data, overrides or [])
-            sides.append(Side(name, predictor, rows.shards(split).ids, list(rows.examples(split))))
+            sides.append(Side(name, predictor, rows.shards(split).ids.tolist(), list(rows.examples(split))))
         folder = out or Path(f"compare-{sides[0].name}-{sides[1].name}".replace(":", "-").replace("@", "-"))
         report = compare_models(sides[0], sides[1], folder, rows_name=rows_name, on_progress=bar)
     _show(report, private=sides[0].answers.head.private)
@@ -87,7 +87,7 @@ def _show(report: PairedReport, *, private: bool) -> None:
     apart = report.disagreements
     console.print(verdict(report), highlight=False)
     right = "".join(f", {side} right {count:,}" for side, count in apart.right.items())
-    console.print(f"{apart.count:,} answers differ{right}.", highlight=False)
+    console.print(f"{apart.num_differing:,} answers differ{right}.", highlight=False)
     if apart.shown:
         console.print(_differing(report, private=private))
 

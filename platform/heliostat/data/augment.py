@@ -43,7 +43,7 @@ class Augmenter:
         ids: Ids = tokens.values.numpy().copy()
         special = self.is_special[ids]
         first = first_of_word(self.starts_word[ids], tokens.lengths, special)
-        if self.settings.drop:
+        if self.settings.drop and self.mask_id is not None:
             chance = draws.uniform_like(batch, self.column, _DROP)[first]
             ids[(chance < self.settings.drop) & ~special] = self.mask_id
         if self.settings.swap:

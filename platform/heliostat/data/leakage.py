@@ -9,7 +9,7 @@ Candidates are verified, so what is counted is near in truth, and what is missed
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,7 +53,7 @@ class Leak(NamedTuple):
 PAIRS = (("test", "train"), ("valid", "train"), ("test", "valid"))
 
 
-def leakage(splits: dict[str, Texts], pairs: Sequence[tuple[str, str]] = PAIRS) -> dict[str, Any]:
+def leakage(splits: Mapping[str, Texts], pairs: Sequence[tuple[str, str]] = PAIRS) -> dict[str, Any]:
     """What of the first of each pair stands in the second, as plain values, keyed `test/train`."""
     prepared = {name: _Texts.of(texts) for name, texts in splits.items()}
     found = {f"{here}/{there}": _leak(prepared[here], prepared[there])._asdict() for here, there in pairs}

@@ -36,7 +36,7 @@ class Disagreement(NamedTuple):
 class Disagreements(NamedTuple):
     """How often two models differ, who is right then, and the examples that tell most."""
 
-    count: int
+    num_differing: int
     right: Mapping[str, int]
     """`first`, `second` and `neither`, each with its examples; empty where answers are no targets."""
     shown: Sequence[Disagreement]
@@ -146,7 +146,7 @@ def _right(head: TaskHead, example: Row, first: Row, second: Row) -> str:
 
 def _same(answer: Any, target: Any) -> bool:
     if isinstance(answer, str):
-        return answer == target
+        return bool(answer == target)
     return isinstance(target, (list, tuple)) and sorted(map(str, answer)) == sorted(map(str, target))
 
 

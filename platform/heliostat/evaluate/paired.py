@@ -9,7 +9,8 @@
     interval       {level, resamples, seed, method}
     scores         {"first": {metric: {value, low, high, left_out}}, "second": {...}}
     differences    {metric: {value, low, high, left_out, p_value}}, first minus second on the same resamples
-    disagreements  {count, right: {first, second, neither}, shown: [{id, distance, target, first, second, right, text}]}
+    disagreements  {num_differing, right: {first, second, neither},
+                    shown: [{id, distance, target, first, second, right, text}]}
 """
 
 from __future__ import annotations
