@@ -36,6 +36,8 @@ def verdict(report: PairedReport) -> str:
     if gain is None:
         return f"Not told apart on these rows: {signed(gap.value)} {name} ({span})."
     ahead, behind = (report.first, report.second) if gain else (report.second, report.first)
+    near, far = sorted((abs(gap.low), abs(gap.high)))
+    span = f"95 % interval {near:.3f} to {far:.3f}, {p_text(report.p_values[report.primary])}"
     return f"{ahead} is better than {behind} by {abs(gap.value):.3f} {name} ({span})."
 
 
