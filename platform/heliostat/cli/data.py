@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -36,7 +37,8 @@ def check(
         console.print(_mapping(found))
     if found.problem:
         raise found.problem
-    for table in (_splits(found), _classes(found), _lengths(found), _leaks(found), _suspects(found), _rejects(found)):
+    tables = (_splits, _classes, _lengths, _cleaning, _leaks, _suspects, _rejects)
+    for table in (draw(found) for draw in tables):
         if table.row_count:
             console.print(table)
     _last_words(console, found)
@@ -54,6 +56,35 @@ def fetch(
     run = load(reference, overrides or [])
     path = bring(run.data.source)
     typer.echo(f"{path} is here." if path else f"{run.data.source} needs no fetching.")
+
+
+@app.command()
+def augment(
+    reference: Annotated[str, _RUN],
+    overrides: Annotated[list[str] | None, _OVERRIDES] = None,
+    through: Annotated[
+        list[str] | None,
+        typer.Option("--through", help="A model that writes texts; give two to go there and back."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Where all examples go: a .jsonl file.")] = None,
+    field: Annotated[str | None, typer.Option("--field", help="The text to say in other words.")] = None,
+) -> None:
+    """Back-translation: write a run's examples, and those of train once more in the words of models of your own."""
+    from heliostat.errors import HeliostatError
+    from heliostat.ingest import prepare
+    from heliostat.predict import load as load_model
+    from heliostat.predict.paraphrase import the_field, write_with_paraphrases, writer
+    from heliostat.run import load
+
+    if not through or out is None or out.suffix != ".jsonl":
+        raise HeliostatError("augment takes --through MODEL (once for each model on the way) and --out FILE.jsonl.")
+    run = load(reference, overrides or [])
+    name = the_field(type(run.head.build()), field)
+    writers = [writer(load_model(model)) for model in through]
+    counts = write_with_paraphrases(prepare(run), name, writers, out)
+    typer.echo(f"{counts['source']:,} examples and {counts['paraphrase']:,} in other words: {out}")
+    settings = f"data.source={out} data.adapter={{type: core.columns}} data.split={{by: column, column: split}}"
+    typer.echo(f"Train on them: {settings}")
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -137,6 +168,14 @@ def _suspects(found: Findings) -> Table:
     )
     for suspect in found.leakage.get("suspects", ()):
         table.add_row(suspect["field"], suspect["measure"], f"{suspect['score']:.3f}")
+    return table
+
+
+def _cleaning(found: Findings) -> Table:
+    table = _table("Cleaning", "step", "examples", "", "times")
+    for each in found.stats.get("cleaning", ()):
+        times = f"{each['times']:,}" if each["effect"] == "changed" else ""
+        table.add_row(each["step"], _share(each["examples"], found.stats["records"]), each["effect"], times)
     return table
 
 

@@ -145,7 +145,7 @@ def _in_effect(result: TrainResult) -> str:
 
 def _evaluate(result: TrainResult) -> Report | None:
     """The report on the test split; None where the run has none or its head no metrics, as in pretraining."""
-    from heliostat.cli.evaluate import Bar
+    from heliostat.cli.scored import Bar
     from heliostat.data.prepared import Prepared
     from heliostat.evaluate import evaluate
     from heliostat.predict import Predictor

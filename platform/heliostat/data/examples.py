@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from heliostat.component import Row
+from heliostat.data.clean import NOTHING_LEFT, Cleaner
 from heliostat.data.missing import AbsentColumn, missing
 from heliostat.data.rejects import Place, Reject
 from heliostat.errors import DataError, RejectedRecord
@@ -32,6 +33,12 @@ class Example(NamedTuple):
     """The fields of the head's record, checked, and its target fields; plain JSON values."""
     carried: Row
     """Columns of the raw record that splits and slices read, where the example does not have them."""
+    raw: Row | None = None
+    """The fields before cleaning, where it changed any: ids and splits hang on them, so that they do not move."""
+    touched: Mapping[str, int] = {}
+    """Cleaning step -> how often it changed something."""
+    language: str | None = None
+    """The language for which it is to be left out."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,8 @@ class ExampleMaker:
     """The columns of the source."""
     carried: Mapping[str, str]
     """Field or column that examples must carry -> the setting that asks for it."""
+    cleaner: Cleaner | None = None
+    """What cleans the texts of the examples."""
 
     def __call__(self, group: Sequence[tuple[Place, Row]]) -> Iterator[Example | Reject]:
         """The examples of one group. Raises DataError when a column is missing."""
@@ -75,7 +84,7 @@ class ExampleMaker:
             if absent:
                 return Reject(place, f"{absent[0]}: is missing")
             # What a request would give the encoder, defaults and conversions included.
-            return Example(place, plain(values | taken.model_dump()), plain(carried))
+            return self._cleaned(Example(place, plain(values | taken.model_dump()), plain(carried)))
         except ValidationError as error:
             detail = error.errors(include_url=False, include_input=False, include_context=False)[0]
             key = ".".join(map(str, detail["loc"]))
@@ -83,6 +92,16 @@ class ExampleMaker:
             return Reject(place, f"{key}: {'is missing' if gone else detail['msg']}")
         except (TypeError, ValueError) as error:
             return Reject(place, f"the example holds what JSON cannot ({type(error).__name__})")
+
+    def _cleaned(self, example: Example) -> Example | Reject:
+        if self.cleaner is None:
+            return example
+        values, touched = self.cleaner(example.values)
+        emptied = self.cleaner.emptied(example.values, values)
+        if emptied:
+            return Reject(example.place, f"{emptied}: {NOTHING_LEFT}")
+        raw = example.values if touched else None
+        return example._replace(values=values, raw=raw, touched=touched, language=self.cleaner.other_language(values))
 
     def _carry(self, name: str, values: Row, record: Row) -> Any:
         if name not in record:

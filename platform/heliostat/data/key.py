@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,28 @@ def data_key(run: Run, source: Source) -> str:
         "head": settings["head"],
         "components": [_code(address, find(address, base)) for address, base in named],  # type: ignore[type-abstract]
     }
+    # Named where they are set only: data that were prepared before there was cleaning stay what they are.
+    if run.data.clean:
+        made_of["clean"] = [settings["data"]["clean"], _libraries(run)]
+    if run.data.balance:
+        made_of["balance"] = settings["data"]["balance"]
     text = json.dumps(made_of, sort_keys=True, ensure_ascii=False)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _libraries(run: Run) -> dict[str, str | None]:
+    """The versions of what tells languages and check digits."""
+    clean = run.data.clean
+    needed = ["py3langid"] * bool(clean and clean.languages) + ["python-stdnum"] * bool(clean and clean.redact)
+    return {name: version_of(name) for name in needed}
+
+
+def version_of(distribution: str) -> str | None:
+    """The installed version; None where it is not installed, which is told when it is needed."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _code(address: str, component: type[Component]) -> list[Any]:

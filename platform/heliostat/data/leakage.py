@@ -9,12 +9,13 @@ Candidates are verified, so what is counted is near in truth, and what is missed
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from heliostat.component import Row
 from heliostat.data.split import normalised
 
 SIMILAR = 0.8
@@ -24,7 +25,7 @@ _SHINGLE = 5
 _BANDS, _ROWS = 8, 4
 _MAX_CHARS = 2000
 """Characters of a text that the search for near duplicates reads."""
-_MAX_CANDIDATES = 16
+MAX_CANDIDATES = 16
 """Candidates a band that are verified for one text: bounds the work where thousands of texts share their words."""
 _CHUNK_CHARS = 1 << 20
 _SHOWN = 20
@@ -49,15 +50,25 @@ class Leak(NamedTuple):
     """Some of them: [id here, id there]."""
 
 
-def leakage(splits: dict[str, Texts], *, near: bool = True) -> dict[str, Any]:
-    """What stands in `train` of `test` and `valid`, and in `valid` of `test`, as plain values, keyed `test/train`.
+PAIRS = (("test", "train"), ("valid", "train"), ("test", "valid"))
+
+
+def leakage(
+    splits: Mapping[str, Texts], pairs: Sequence[tuple[str, str]] = PAIRS, *, near: bool = True
+) -> dict[str, Any]:
+    """What of the first of each pair stands in the second, as plain values, keyed `test/train`.
 
     Without `near`, as for the rows of a table, of which many are alike, equal ones are counted alone.
     """
     prepared = {name: _Texts.of(texts, near=near) for name, texts in splits.items()}
-    pairs = [("test", "train"), ("valid", "train"), ("test", "valid")]
     found = {f"{here}/{there}": _leak(prepared[here], prepared[there])._asdict() for here, there in pairs}
     return {"similar_from": SIMILAR, "shingle_chars": _SHINGLE, **found}
+
+
+def text_of(values: Row, fields: Sequence[str]) -> str | None:
+    """The texts of an example among `fields` as one; None where it has none."""
+    texts = [values[name] for name in fields if isinstance(values.get(name), str)]
+    return "\n".join(texts) if texts else None
 
 
 class _Texts(NamedTuple):
@@ -99,14 +110,15 @@ def _near(here: _Texts, there: _Texts, rest: list[int]) -> dict[int, int]:
         for index in rest:
             if index in found:
                 continue
-            for candidate in buckets.get(int(here.bands[index, band]), [])[:_MAX_CANDIDATES]:
-                if _jaccard(here.texts[index], there.texts[candidate], sets) >= SIMILAR:
+            for candidate in buckets.get(int(here.bands[index, band]), [])[:MAX_CANDIDATES]:
+                if jaccard(here.texts[index], there.texts[candidate], sets) >= SIMILAR:
                     found[index] = candidate
                     break
     return found
 
 
-def _jaccard(first: str, second: str, sets: dict[str, frozenset[str]]) -> float:
+def jaccard(first: str, second: str, sets: dict[str, frozenset[str]]) -> float:
+    """How much of their pieces two normalised texts share; `sets` keeps what was cut already."""
     for text in (first, second):
         if text not in sets:
             short = text[:_MAX_CHARS]

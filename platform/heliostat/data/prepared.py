@@ -86,6 +86,11 @@ class Prepared:
         parts.head.load(self.folder / "head")
         return parts
 
+    def cleaning(self) -> list[dict[str, Any]]:
+        """What each step of cleaning and balancing touched: {step, examples, effect, times}, in their order."""
+        stats: dict[str, Any] = json.loads((self.folder / "stats.json").read_text(encoding="utf-8"))
+        return list(stats.get("cleaning", ()))
+
     def leakage(self) -> dict[str, Any]:
         """How many examples of a split also stand, exactly or nearly, in another; and `suspects`, fields that tell."""
         found: dict[str, Any] = json.loads((self.folder / "leakage.json").read_text(encoding="utf-8"))

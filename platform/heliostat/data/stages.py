@@ -14,19 +14,23 @@ from typing import Any
 import numpy as np
 
 from heliostat.batch import Encoded
+from heliostat.data.balance import copy_id
+from heliostat.data.clean import Cleaner
 from heliostat.data.diagnosis import diagnose
 from heliostat.data.encode import CHUNK
 from heliostat.data.engine import Engine, Progress
 from heliostat.data.examples import Example, ExampleMaker, Identities, needed_columns
-from heliostat.data.leakage import Texts, leakage
+from heliostat.data.leakage import Texts, leakage, text_of
 from heliostat.data.missing import check_columns
 from heliostat.data.rejects import Reject, RejectLog, check_rejects
+from heliostat.data.selection import choose
 from heliostat.data.shards import write_shards
 from heliostat.data.sources import Source
 from heliostat.data.split import SPLITS, Split, assign, key_of, parts_of
 from heliostat.data.stats import Stats
 from heliostat.data.stored import Stored, StoredWriter, num_rows, read_stored, read_values
 from heliostat.data.suspects import suspects
+from heliostat.data.touched import TouchedCounter
 from heliostat.errors import DataError, RejectedRecord
 from heliostat.plugin import Encoder, TaskHead
 from heliostat.run import Run, SequenceSplit, build
@@ -50,12 +54,13 @@ class Preparation:
 
     def build(self) -> dict[Split, int]:
         """All stages; the count of examples of each split."""
+        self.touched = TouchedCounter.of(self.run.data.clean)
         (self.work / "run.json").write_text(json.dumps(self.run.dump(), indent=1, ensure_ascii=False), encoding="utf-8")
         parts = build(self.run)
         columns = self.source.columns()
         check_columns(parts.adapter, columns)
         carried = needed_columns(self.run.evaluate.slices, self.run.data.split.model_dump())
-        maker = ExampleMaker(parts.adapter, parts.head, columns, carried)
+        maker = ExampleMaker(parts.adapter, parts.head, columns, carried, Cleaner.of(self.run))
         with RejectLog(self.work / "rejected.jsonl") as self.rejects:
             self._divide(self._read(maker))
             self._fit(parts.encoder, parts.head)
@@ -77,14 +82,18 @@ class Preparation:
                 self.num_records += made.num_records
                 for outcome in made.outcomes:
                     try:
-                        keyed = list(self._keyed(_accepted(outcome), takes))
+                        example = _accepted(outcome)
+                        keyed = list(self._keyed(example, takes))
                     except RejectedRecord as error:
                         self.rejects.add(Reject(outcome.place, str(error)))
                         continue
+                    self.touched.count(example)
+                    if example.language is not None:
+                        continue
                     self.firsts += [len(keys)] * len(keyed)
-                    for key, example in keyed:
+                    for key, part in keyed:
                         keys.append(key)
-                        spool.add(_stored(identify(example.values), example))
+                        spool.add(_stored(identify(part.raw or part.values), part))
                 if self.num_records // CHUNK > told:
                     told = self.num_records // CHUNK
                     self.progress("reading", self.num_records, None)
@@ -101,9 +110,11 @@ class Preparation:
         """The example with its split key; where sequences are cut, one for each split that gets a part."""
         split = self.run.data.split
         if isinstance(split, SequenceSplit):
-            yield from ((name, example._replace(values=values)) for name, values in parts_of(split, example.values))
+            for name, values in parts_of(split, example.values):
+                yield name, example._replace(values=values, raw=None)  # a part is told apart by what it holds
         else:
-            yield key_of(split, example.carried | example.values, takes), example
+            raw = example.raw or example.values  # cleaning moves no example to another split
+            yield key_of(split, example.carried | raw, takes), example
 
     def _refuse_rejects(self, maker: ExampleMaker) -> None:
         reasons = Counter(dict(self.rejects.reasons.most_common()))
@@ -122,11 +133,13 @@ class Preparation:
         kept = self._kept(len(keys))
         sides = np.full(len(keys), -1, dtype=np.int8)
         sides[kept] = assign(self.run.data.split, [keys[index] for index in kept.tolist()])
+        times = choose(spool / "all.parquet", sides, self.run, self.touched)
         with ExitStack() as stack:
             writers = [stack.enter_context(StoredWriter(spool / f"{split}.parquet")) for split in SPLITS]
-            for side, stored in zip(sides.tolist(), read_stored(spool / "all.parquet"), strict=True):
-                if side >= 0:
-                    writers[side].add(stored)
+            rows = zip(sides.tolist(), times, read_stored(spool / "all.parquet"), strict=True)
+            for side, count, stored in rows:
+                for copy in range(count if side >= 0 else 0):
+                    writers[side].add(stored._replace(id=copy_id(stored.id, copy)))
         (spool / "all.parquet").unlink()
 
     def _kept(self, count: int) -> Any:
@@ -191,6 +204,7 @@ class Preparation:
         train = list(read_values(self.work / "examples" / "train.parquet"))
         found["suspects"] = [each._asdict() for each in suspects(train, head)]
         _write_json(self.work / "leakage.json", found)
+        self.stats.set("cleaning", [each._asdict() for each in self.touched.rows()])
         self.stats.set("records", self.num_records)
         self.stats.set("rejected", self.rejects.total)
         self.stats.set("reasons", dict(self.rejects.reasons.most_common(20)))
@@ -212,13 +226,12 @@ def _stored(id: int, example: Example) -> Stored:
     return Stored(id, example.place, values, carried)
 
 
-def _texts(path: Path, fields: Iterable[str]) -> Iterator[tuple[int, str]]:
+def _texts(path: Path, fields: Sequence[str]) -> Iterator[tuple[int, str]]:
     """(id, text) of each example that has a text among the fields that the head takes."""
     for stored in read_stored(path):
-        values = stored.values
-        texts = [values[name] for name in fields if isinstance(values.get(name), str)]
-        if texts:
-            yield stored.id, "\n".join(texts)
+        text = text_of(stored.values, fields)
+        if text is not None:
+            yield stored.id, text
 
 
 def _rows(path: Path, fields: Iterable[str]) -> Iterator[tuple[int, str]]:

@@ -68,6 +68,10 @@ class Examples(Protocol):
         """Counts of duplicates between splits."""
         ...
 
+    def cleaning(self) -> Sequence[Mapping[str, Any]]:
+        """What each step of cleaning touched."""
+        ...
+
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, and how many of how many examples are done."""
@@ -82,11 +86,13 @@ def evaluate(
     curves: Path | None = None,
     run_id: str | None = None,
     on_progress: Progress | None = None,
+    rows_name: str | None = None,
 ) -> Report:
     """Score a model on a split, beside its baselines, and write `report.html`, `report.json` and `predictions.parquet`.
 
     Baselines are fitted on the train split and answer the same rows. `curves` is the `metrics.jsonl` of the training,
-    whose folder is named by `run_id` where that is not given.
+    whose folder is named by `run_id` where that is not given. `rows_name` is what the report calls the split, where it
+    is not one of the run's own. Without a train split there are no baselines.
     Raises DataError when the split is empty, the head has no metrics, or a slice's column is missing.
     """
     head, settings = predictor.head, predictor.run.evaluate
@@ -98,18 +104,20 @@ def evaluate(
         raise DataError(
             f"{predictor.run.head.type} names no metrics, so there is nothing to report: give it metrics()."
         )
-    answers = {MODEL: _answer(predictor.predict, head, examples, "model", on_progress)}
-    train = list(prepared.examples("train"))
-    for address, baseline in _baselines(predictor).items():
+    answers = {MODEL: answer(predictor.predict, head, examples, "model", on_progress)}
+    train = list(prepared.examples("train")) if prepared.counts.get("train") else []
+    baselines = _baselines(predictor) if train else {}
+    for address, baseline in baselines.items():
         if on_progress:
             on_progress(address, 0, len(examples))
         baseline.fit(train, head)
-        answers[address] = _answer(baseline.predict, head, examples, address, on_progress)
+        answers[address] = answer(baseline.predict, head, examples, address, on_progress)
     predictions = tabulate(head, prepared.shards(split).ids, examples, answers, settings.slices)
     out.mkdir(parents=True, exist_ok=True)
     run_id = run_id or (curves.absolute().parent.name if curves else None)
-    moved = drift(train, examples, head) if split != "train" else []
-    report = replace(_report(predictor, prepared, predictions, examples, metrics, split, out, run_id), drift=moved)
+    moved = drift(train, examples, head) if train and split != "train" else []
+    report = _report(predictor, prepared, predictions, examples, metrics, rows_name or split, out, run_id)
+    report = replace(report, drift=moved)
     predictions.write(report.table)
     report.write_json()
     write_page(report, head, predictions, curves)
@@ -127,7 +135,13 @@ def _baselines(predictor: Answers) -> dict[str, Baseline]:
     return built
 
 
-def _answer(
+def primary_of(run: Run, head: TaskHead, metrics: Mapping[str, Metric]) -> str:
+    """The metric by which the best checkpoint was chosen, or else the first."""
+    chosen = run.train.select or head.selects
+    return chosen if chosen in metrics else next(iter(metrics))
+
+
+def answer(
     predict: Callable[[Sequence[Row]], list[Row]],
     head: TaskHead,
     examples: Sequence[Row],
@@ -150,7 +164,7 @@ def _report(
     predictions: Predictions,
     examples: Sequence[Row],
     metrics: Mapping[str, Metric],
-    split: Split,
+    split: str,
     out: Path,
     run_id: str | None,
 ) -> Report:
@@ -158,8 +172,7 @@ def _report(
     views: dict[str, pd.DataFrame] = predictions.views()
     count = run.evaluate.resamples
     compared = compare(views, metrics, count)
-    chosen = run.train.select or head.selects
-    primary = chosen if chosen in metrics else next(iter(metrics))
+    primary = primary_of(run, head, metrics)
     return Report(
         name=run.name,
         split=split,
@@ -180,4 +193,5 @@ def _report(
         ],
         mistakes=mistakes(head, predictions, examples) if isinstance(head, Classification) else (),
         signatures={name: str(metric.signature) for name, metric in metrics.items() if hasattr(metric, "signature")},
+        cleaning=list(prepared.cleaning()),
     )

@@ -47,14 +47,9 @@ class SlicePlot(NamedTuple):
 
 def write_page(report: Report, head: TaskHead, predictions: Predictions, curves: Path | None) -> None:
     """Write `report.html`."""
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": number, "signed": signed, "metric": metric_name, "svg": Markup}
-    template = environment.from_string(resources.files("heliostat.evaluate").joinpath("report.html").read_text("utf-8"))
     names = overall(report.scores)
-    page = template.render(
+    page = render(
+        "report.html",
         report=report,
         head=head,
         verdict=verdict(report),
@@ -73,6 +68,18 @@ def write_page(report: Report, head: TaskHead, predictions: Predictions, curves:
         **_classification(head, predictions),
     )
     report.html.write_text(page, encoding="utf-8")
+
+
+def render(template: str, **values: Any) -> str:
+    """A page of this room from its template, in the style that all of them share. Everything is escaped."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    room = resources.files("heliostat.evaluate")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"number": number, "signed": signed, "metric": metric_name, "svg": Markup}
+    style = Markup(room.joinpath("style.css").read_text("utf-8"))
+    return environment.from_string(room.joinpath(template).read_text("utf-8")).render(style=style, **values)
 
 
 def _classification(head: TaskHead, predictions: Predictions) -> dict[str, str]:

@@ -17,6 +17,7 @@
     counts       {train, valid, test}: examples
     leakage      {"test/train": {checked, exact, near, pairs}, ...}: texts that stand in two splits
     signatures   {metric: text}: how it was computed, as sacreBLEU spells it
+    cleaning     [{step, examples, effect, times}]: what each step of data.clean and data.balance touched
     run          the resolved run, with the keys of a run file
     drift        [{field, psi, most, is_target}]: how far each field has moved from the train split
 """
@@ -71,6 +72,8 @@ class Report:
     drift: Sequence[Drift] = ()
     signatures: Mapping[str, str] = field(default_factory=dict)
     """How a metric was computed, as its library spells it: by name of the metric, where it says so."""
+    cleaning: Sequence[Mapping[str, Any]] = ()
+    """What each step of cleaning and balancing touched."""
 
     @property
     def html(self) -> Path:
@@ -128,13 +131,14 @@ class Report:
             "counts": dict(self.counts),
             "leakage": dict(self.leakage),
             "signatures": dict(self.signatures),
+            "cleaning": [dict(each) for each in self.cleaning],
             "run": dict(self.run),
             "drift": [each._asdict() for each in self.drift],
         }
 
     def write_json(self) -> None:
         """Write `report.json`. Numbers that are undefined become null: JSON has no NaN."""
-        text = json.dumps(_plain(self.values()), ensure_ascii=False, indent=1, allow_nan=False)
+        text = json.dumps(plain(self.values()), ensure_ascii=False, indent=1, allow_nan=False)
         self.json.write_text(text + "\n", encoding="utf-8")
 
 
@@ -147,12 +151,12 @@ def _intervals(scores: Mapping[str, Interval]) -> dict[str, Any]:
     return {name: score._asdict() for name, score in scores.items()}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """The value in what JSON has: numpy's numbers as Python's, NaN and infinity as null."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
+        return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     if hasattr(value, "item"):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):

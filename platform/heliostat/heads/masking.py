@@ -82,7 +82,7 @@ class Masker:
         special = self.is_special[ids]
         chance = draws.uniform_like(batch, column, _WORDS)
         if self.settings.whole_words:
-            chance = chance[self._first_of_word(ids, lengths, special)]
+            chance = chance[first_of_word(self.starts_word[ids], lengths, special)]
         places = np.flatnonzero((chance < self.settings.rate) & ~special)
         fate = draws.uniform_like(batch, column, _FATES)[places]
         drawn = draws.uniform_like(batch, column, _TOKENS)[places]
@@ -94,13 +94,14 @@ class Masker:
         )
         return Masked(inputs, places, ids[places])
 
-    def _first_of_word(self, ids: Ids, lengths: Sequence[int], special: Flags) -> Ids:
-        """For each token, where its word begins; no word reaches over a special token or out of its example."""
-        starts = self.starts_word[ids] | special
-        starts[1:] |= special[:-1]
-        starts[_starts(lengths)] = True
-        first: Ids = np.maximum.accumulate(np.where(starts, np.arange(len(ids)), 0))
-        return first
+
+def first_of_word(starts_word: Flags, lengths: Sequence[int], special: Flags) -> Ids:
+    """For each token, where its word begins; no word reaches over a special token or out of its example."""
+    starts = starts_word | special
+    starts[1:] |= special[:-1]
+    starts[_starts(lengths)] = True
+    first: Ids = np.maximum.accumulate(np.where(starts, np.arange(len(starts)), 0))
+    return first
 
 
 def _starts(lengths: Sequence[int]) -> Ids:

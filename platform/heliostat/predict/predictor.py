@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -11,7 +12,8 @@ import numpy as np
 
 from heliostat.batch import Encoded
 from heliostat.component import Row
-from heliostat.errors import CheckpointError, DataError, PredictError
+from heliostat.data.clean import NOTHING_LEFT, Cleaner
+from heliostat.errors import CheckpointError, DataError, ExampleProblem, PredictError
 from heliostat.plugin import Encoder, TaskHead
 from heliostat.predict.record import check_answers, check_examples, from_encoder
 from heliostat.predict.replay import Replay, first_mismatch
@@ -37,13 +39,14 @@ class Predictor:
         self.model = loaded.model
         self.device = device
         self.precision: Precision = precision
+        self._cleaner = Cleaner.of(self.run)
 
     @classmethod
     def load(cls, folder: Path, *, threads: int | None = None, precision: Precision = "fp32") -> Self:
         """Read and verify a checkpoint; it computes on a GPU where there is one.
 
         `threads` sets how many CPU threads this *process* computes with. Raises CheckpointError, or PluginError when
-        the plugin of the checkpoint is not installed.
+        the plugin of the checkpoint is not installed; DataError when a library that texts are cleaned with is not.
         """
         import torch
 
@@ -54,6 +57,8 @@ class Predictor:
         if threads is not None:
             torch.set_num_threads(threads)
         loaded = checkpoint.load(Path(folder))
+        if cleaner := Cleaner.of(loaded.run):
+            cleaner.require()
         device = "cuda" if torch.cuda.is_available() else "cpu"
         loaded.model.eval().requires_grad_(False).to(device)
         return cls(loaded, device, precision)
@@ -67,10 +72,25 @@ class Predictor:
         Micro-batches hold up to `max_tokens` tokens, which bounds memory and changes no answer. Raises PredictError
         with the place, field and rule of every example that breaks the head's record.
         """
-        rows = check_examples(examples, self.head.takes)
+        rows = self.cleaned(check_examples(examples, self.head.takes))
         if not rows:
             return []
         return self._answer(self._encode(rows), max_tokens)
+
+    def cleaned(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows with their texts as the run's `data.clean` has them: what the model was trained on.
+
+        Raises PredictError for one of which nothing is left.
+        """
+        if self._cleaner is None:
+            return list(rows)
+        found = [self._cleaner(row).values for row in rows]
+        pairs = enumerate(zip(rows, found, strict=True))
+        empty = [(index, self._cleaner.emptied(before, after)) for index, (before, after) in pairs]
+        problems = [ExampleProblem(index, field, f"{NOTHING_LEFT}.") for index, field in empty if field]
+        if problems:
+            raise PredictError(problems)
+        return found
 
     def _encode(self, rows: list[Row]) -> list[Encoded]:
         try:
@@ -140,17 +160,37 @@ def _length(encoded: Encoded) -> int:
 
 
 def load(reference: str | Path, *, threads: int | None = None, precision: Precision = "fp32") -> Predictor:
-    """The model at `sentiment@champion`, `sentiment:3`, `sentiment` (the newest version) or in a checkpoint's folder.
+    """The model at `sentiment@champion`, `sentiment:3`, `sentiment` (the newest version), of a run, or in a folder.
 
-    What holds a `/` or starts with a `.` or `~` is a folder. Raises StoreError or CheckpointError.
+    What holds a `/` or starts with a `.` or `~` is the folder of a checkpoint or a run; a name that the store lacks may
+    be the id of a run. Raises StoreError or CheckpointError.
     """
     return Predictor.load(locate(reference), threads=threads, precision=precision)
 
 
 def locate(reference: str | Path) -> Path:
     """The checkpoint folder that a reference stands for. Raises StoreError naming what was probably meant."""
+    from heliostat.home import home
     from heliostat.models import ModelStore
 
     if isinstance(reference, Path) or "/" in reference or reference.startswith((".", "~")):
-        return Path(reference).expanduser()
-    return ModelStore().resolve(reference).folder
+        folder = Path(reference).expanduser()
+        return _of_run(folder) if (folder / "metrics.jsonl").is_file() else folder
+    run = home() / "runs" / reference
+    return _of_run(run) if (run / "run.json").is_file() else ModelStore().resolve(reference).folder
+
+
+def _of_run(run: Path) -> Path:
+    """What a run ended with: its best checkpoint, with the decision that was fitted where its head fits one."""
+    from heliostat import checkpoint
+
+    outcome = run / "outcome.json"
+    if not outcome.is_file():
+        raise CheckpointError(
+            f"the run '{run.name}' has not ended. Continue it with: heliostat train --resume {run.name}; or name one "
+            f"of {run / 'checkpoints'}."
+        )
+    model = run / "model"
+    best = int(json.loads(outcome.read_text(encoding="utf-8"))["best"][0])
+    is_fitted = (model / checkpoint.MANIFEST).is_file()
+    return model if is_fitted else checkpoint.step_folder(run / "checkpoints", best)

@@ -6,6 +6,7 @@ the defaults of a class, then the file, then the command line. Everything is che
 
 from __future__ import annotations
 
+from heliostat.run.cleaning import AugmentSettings, BalanceSettings, CleanSettings
 from heliostat.run.components import AdapterSpec, BaselineSpec, ComponentSpec, EncoderSpec, HeadSpec
 from heliostat.run.file import check, load, locate, nested, read, runs
 from heliostat.run.optimizers import AdamW, Muon, OptimizerSettings, RmsProp, Sgd
@@ -34,7 +35,10 @@ from heliostat.run.text import render
 __all__ = [
     "AdamW",
     "AdapterSpec",
+    "AugmentSettings",
+    "BalanceSettings",
     "BaselineSpec",
+    "CleanSettings",
     "ColumnSplit",
     "ComponentSpec",
     "DataSettings",

@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 from heliostat.component import Name, Settings, no_effect
 from heliostat.plugin import DataAdapter, Encoder, TaskHead
 from heliostat.registry import find
+from heliostat.run.cleaning import AugmentSettings, BalanceSettings, CleanSettings, check_augment, check_cleaning
 from heliostat.run.components import AdapterSpec, BaselineSpec, EncoderSpec, HeadSpec
 from heliostat.run.optimizers import AdamW, OptimizerSettings
 from heliostat.run.splits import Fraction, HashSplit, SplitSettings
@@ -31,6 +32,10 @@ class DataSettings(Settings):
     """Share of the records that may be rejected before the run stops."""
     engine: Literal["auto", "local", "ray"] = "auto"
     """What drives the preparation: this process, or Ray Data; `auto` chooses by size and cluster."""
+    clean: CleanSettings | None = None
+    """What is done to texts, and which examples are left out."""
+    balance: BalanceSettings | None = None
+    """How the classes of the train split are evened out; None leaves them."""
 
 
 class TrainSettings(Settings):
@@ -110,6 +115,8 @@ class TrainSettings(Settings):
     """Where each checkpoint is copied to, beside the run's folder: `s3://bucket/prefix`, `gs://...`, `abfs://...`,
     `hdfs://...` or `file:///folder`. Who may write there, and at which endpoint, stands in the environment, as for all
     programs of that store (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, ...)."""
+    augment: AugmentSettings | None = None
+    """What is changed in the words of train examples, anew in each epoch; None changes nothing."""
 
     @model_validator(mode="after")
     def _decay_belongs_to_wsd(self) -> Self:
@@ -199,6 +206,13 @@ class Run(Settings):
                     "gives": gives.__name__,
                 },
             )
+        return self
+
+    @model_validator(mode="after")
+    def _cleans_texts(self) -> Self:
+        head = find(self.head.type, TaskHead)  # type: ignore[type-abstract]
+        check_cleaning(self.data.clean, head)
+        check_augment(self.train.augment, head)
         return self
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""The ancestors of a run: written into its folder before it starts, so that every checkpoint can carry them."""
+"""What a run goes on from: its ancestors, written into its folder before it starts, and the parts that were fitted."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 
 from heliostat import checkpoint, lineage
+from heliostat.data.prepared import Prepared
 from heliostat.lineage import LINEAGE, Entry
-from heliostat.run import Run, parent_address
+from heliostat.run import Parts, Run, parent_address
 
 
 def ancestors_of(run: Run) -> list[Entry]:
@@ -30,6 +31,16 @@ def read_ancestors(folder: Path) -> list[Entry]:
     path = folder / LINEAGE
     chain: list[Entry] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
     return chain
+
+
+def fitted_parts(run: Run, prepared: Prepared, folder: Path) -> Parts:
+    """What was fitted, from the run's own checkpoint where it has one: then nothing is asked of a pretrained model.
+
+    An adapter goes on beside its base, also where its checkpoints hold the two merged: it asks for the base again.
+    """
+    path = checkpoint.newest(folder / "checkpoints")
+    has_adapter = getattr(run.encoder.settings, "adapter", None) is not None
+    return prepared.parts(run) if path is None or has_adapter else checkpoint.load_parts(run, path)
 
 
 def _ancestors(address: str) -> list[Entry]:

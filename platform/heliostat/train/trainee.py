@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from heliostat import checkpoint
+from heliostat.data.augment import Augmenter
 from heliostat.data.plan import BatchPlan
 from heliostat.data.prepared import Prepared
 from heliostat.data.shards import Shards
@@ -27,7 +28,7 @@ from heliostat.model import Model, build_model
 from heliostat.run import Parts, Run
 from heliostat.train.acceleration import compile_layers, set_matmul_precision
 from heliostat.train.activations import checkpoint_activations
-from heliostat.train.ancestry import read_ancestors
+from heliostat.train.ancestry import fitted_parts, read_ancestors
 from heliostat.train.apart import Aside
 from heliostat.train.ema import MovingAverage
 from heliostat.train.golden import golden_answers
@@ -77,11 +78,12 @@ class Trainee:
     since: float = field(default_factory=time.monotonic)
     aside: Aside | None = None
     """What validates checkpoints apart from the training; None where the workers do it themselves."""
+    augmenter: Augmenter | None = None
 
     @classmethod
     def build(cls, run: Run, prepared: Prepared, worker: Worker, folder: Path) -> Trainee:
         """A fresh trainee; the same weights on every worker, from the run's seed."""
-        parts, settings = _fitted(run, prepared, folder), run.train
+        parts, settings = fitted_parts(run, prepared, folder), run.train
         require_trackers(settings.trackers)
         set_matmul_precision(settings.precision, worker.device)
         torch.manual_seed(settings.seed)
@@ -92,7 +94,7 @@ class Trainee:
         if settings.compile:
             compile_layers(model, worker.device)
         wrapped = worker.wrap(model)
-        train = prepared.shards("train")
+        train, spec = prepared.shards("train"), parts.encoder.spec()
         plan = BatchPlan(train.lengths, tokens_per_batch=settings.tokens_per_batch, seed=settings.seed)
         journal = Journal(folder, run, is_writer=worker.rank == 0)
         aside = None
@@ -106,7 +108,7 @@ class Trainee:
             train=train,
             valid=prepared.shards("valid"),
             plan=plan,
-            spec=parts.encoder.spec(),
+            spec=spec,
             model=model,
             whole=whole,
             wrapped=wrapped,
@@ -123,6 +125,7 @@ class Trainee:
                 mirror=settings.mirror,
             ),
             aside=aside,
+            augmenter=Augmenter(settings.augment, spec) if settings.augment else None,
         )
 
     @property
@@ -264,7 +267,7 @@ class Trainee:
     def _golden(self, served: dict[str, Tensor]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         with self.whole.holding(served) as (model, device):
             model.eval()
-            return golden_answers(self.parts, model, device)
+            return golden_answers(self.parts, model, device, self.run)
 
     def settle(self) -> None:
         """Return when the checkpoints of all workers are on the disk: every worker calls it."""
@@ -288,13 +291,3 @@ class Trainee:
 
     def _served(self) -> Any:
         return self.average.in_place(self.model) if self.average else nullcontext()
-
-
-def _fitted(run: Run, prepared: Prepared, folder: Path) -> Parts:
-    """What was fitted, from the run's own checkpoint where it has one: then nothing is asked of a pretrained model.
-
-    An adapter goes on beside its base, also where its checkpoints hold the two merged: it asks for the base again.
-    """
-    path = checkpoint.newest(folder / "checkpoints")
-    has_adapter = getattr(run.encoder.settings, "adapter", None) is not None
-    return prepared.parts(run) if path is None or has_adapter else checkpoint.load_parts(run, path)

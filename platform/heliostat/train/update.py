@@ -100,7 +100,7 @@ def _load(trainee: Trainee, rows: npt.NDArray[np.int64], draws: Draws) -> tuple[
     stand_in = rows[[int(np.argmin(lengths[rows]))]]
     head = trainee.parts.head
     batches = [
-        drawn(trainee.train, piece, head, draws, trainee.spec).to(worker.device)
+        drawn(trainee.train, piece, head, draws, trainee.spec, trainee.augmenter).to(worker.device)
         for piece in [*mine, *[stand_in] * (passes - len(mine))]
     ]
     return batches, len(mine)

@@ -1,0 +1,107 @@
+"""What `evaluate` and `compare` have in common: a model, and the rows that it is scored on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from heliostat.cli.story import console
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from heliostat.data.labelled import Labelled
+    from heliostat.data.prepared import Prepared
+    from heliostat.predict import Predictor
+    from heliostat.run import Run
+
+_READING = ("data", "evaluate")
+"""Sections of a run that say how a labelled file is read and what is shown; the others made the model."""
+
+
+class Origin(NamedTuple):
+    """The training that a model came from, as far as it is still here."""
+
+    run_id: str | None
+    curves: Path | None
+
+
+def find_origin(model: str) -> Origin:
+    """The run of a stored model, a run id, or a checkpoint inside a run's folder. Raises StoreError if unknown."""
+    from heliostat.home import home
+    from heliostat.models.store import ModelStore
+
+    if "/" in model or model.startswith((".", "~")):
+        path = Path(model).expanduser().absolute()
+        folder = next((each for each in (path, path.parent, path.parent.parent) if _is_run(each)), path)
+        run_id = folder.name if _is_run(folder) else None
+    elif _is_run(home() / "runs" / model):
+        run_id, folder = model, home() / "runs" / model
+    else:
+        run_id = ModelStore().resolve(model).metadata.get("run_id")
+        folder = home() / "runs" / str(run_id)
+    curves = folder / "metrics.jsonl"
+    return Origin(run_id, curves if curves.is_file() else None)
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "metrics.jsonl").is_file()
+
+
+def rows_for(predictor: Predictor, data: str | None, overrides: Sequence[str]) -> Prepared | Labelled:
+    """The prepared data of a model, or the examples of a labelled file beside them, as far as they are still here."""
+    from heliostat.data.labelled import read_labelled
+    from heliostat.errors import DataError
+    from heliostat.ingest import prepare
+
+    if data is None:
+        return prepare(predictor.run)
+    try:
+        prepared = prepare(predictor.run)
+    except DataError as error:
+        console.print(f"The model's own data are not here, so nothing is set beside it: {error}", soft_wrap=True)
+        prepared = None
+    run = reading(predictor.run, overrides)
+    found = read_labelled(run, data, predictor.encoder, predictor.head, prepared)
+    left = sum(found.reasons.values())
+    if left:
+        console.print(f"{left:,} of {found.num_records:,} records left out: {', '.join(found.reasons)}", soft_wrap=True)
+    return found
+
+
+def reading(run: Run, overrides: Sequence[str]) -> Run:
+    """The run with other columns or slices. Raises RunError for a setting that made the model."""
+    from heliostat.errors import Problem, RunError
+    from heliostat.run import check, nested
+
+    if not overrides:
+        return run
+    given = nested(overrides)
+    odd = [key for key in given if key not in _READING]
+    if odd:
+        raise RunError(
+            [Problem(key, "made the model and cannot be changed; data.adapter.* and evaluate.* can.") for key in odd]
+        )
+    return check(_laid_over(run.dump(), given))
+
+
+def _laid_over(values: dict[str, object], given: dict[str, object]) -> dict[str, object]:
+    merged = dict(values)
+    for key, value in given.items():
+        below = merged.get(key)
+        merged[key] = _laid_over(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+class Bar:
+    """One bar that says which model answers, and how far it is."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.task = progress.add_task("reading the data", total=None)
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        """Move the bar."""
+        words = "predicting" if name == "model" else name
+        self.progress.update(self.task, description=words, completed=done, total=total)
