@@ -21,7 +21,7 @@ quickstart: $(STAMP)
 test: $(STAMP)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m 'not sweep' tests
 
-# Every fault, the slow sweeps too: a quarter of an hour on two cores. The first line printed gives the seed of the kills.
+# Every fault, the slow sweeps too. The first line printed gives the seed of the kills.
 faults: $(STAMP)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -s --durations=20 tests/faults
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from datetime import date
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +45,7 @@ class Drift(NamedTuple):
 
 def drift(train: Sequence[Row], here: Sequence[Row], head: TaskHead) -> list[Drift]:
     """Each field that has bins, those that moved furthest first, targets ahead of all; none for a text task."""
-    taken = [name for name in type(head).takes.model_fields if _has_bins(train, name)]
+    taken = [name for name in type(head).takes.model_fields if not _is_date(head, name) and _has_bins(train, name)]
     if not taken or not here:
         return []
     least = _LEAST_OF_PRIVATE if head.private else 1
@@ -52,6 +53,12 @@ def drift(train: Sequence[Row], here: Sequence[Row], head: TaskHead) -> list[Dri
     targets = [name for name in head.target_fields if _has_bins(train, name)]
     moved = [_of(train, here, name, is_target=True, least=least) for name in targets]
     return [*moved, *sorted(found, key=lambda each: -each.psi)]
+
+
+def _is_date(head: TaskHead, name: str) -> bool:
+    """Whether a field holds days, which a split by time moves by itself."""
+    annotation = type(head).takes.model_fields[name].annotation
+    return any(isinstance(kind, type) and issubclass(kind, date) for kind in (annotation, *get_args(annotation)))
 
 
 def _has_bins(rows: Sequence[Row], name: str) -> bool:

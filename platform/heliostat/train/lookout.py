@@ -37,7 +37,7 @@ class Lookout:
         self._look_at_mirror()
         silent = self.listener.silent()
         if silent and silent != self.hung:
-            self.watcher.warn(f"{silent}. It is ended, and the workers start again from the last checkpoint.")
+            self.watcher.warn(f"{silent}. It is ended; the workers start again if scaling.max_failures allows.")
         self.hung = silent or self.hung
 
     def _look_at_mirror(self) -> None:
