@@ -51,8 +51,9 @@ class RankingModule(nn.Module):
         """The cross entropy against the catalogue, or the items drawn, summed over all targets."""
         after = _after(features, batch)
         states, targets = torch.cat([features.states, after[0]]), torch.cat([batch.ragged(TARGETS).values, after[1]])
-        # Items that nobody has taken yet are no wrong answers to learn from: they stand at the end of the table.
-        table = embedding_of(features)[1 : self.num_warm + 1]
+        # Items that nobody has taken yet stand at the end of the table: they are no wrong answers to learn from, but
+        # they may be what came after a history.
+        table = embedding_of(features)[1 : None if len(after[1]) else self.num_warm + 1]
         places, targets = (targets > 0).nonzero().squeeze(1), targets - 1
         if self.config.negatives and self.training and len(after[1]) == 0:
             drawn = batch.ragged(NEGATIVES).values.view(len(targets), -1)[places] - 1
