@@ -29,7 +29,8 @@ class Small:
 
     def __init__(self, **settings: Any) -> None:
         torch.manual_seed(3)
-        self.encoder = ItemEncoder(ItemEncoder.Config(dim=16, dropout=0.0, max_history=4))
+        reads = {"texts": settings.pop("texts")} if "texts" in settings else {}
+        self.encoder = ItemEncoder(ItemEncoder.Config(dim=16, dropout=0.0, max_history=4, **reads))
         self.head = Ranking(Ranking.Config(**{"k": 3, **settings}))
         self.head.fit(TRAIN)
         self.encoder.fit(TRAIN)
@@ -79,6 +80,24 @@ def test_the_loss_is_the_softmax_over_the_whole_catalogue() -> None:
     targets = batch.ragged(TARGETS).values
     by_hand = F.cross_entropy(logits[targets > 0], targets[targets > 0] - 1, reduction="sum")
     torch.testing.assert_close(small.model(batch)["loss"], by_hand)
+
+
+def test_new_items_are_no_wrong_answers_in_training_and_may_be_what_came_after(tmp_path: Path) -> None:
+    texts = tmp_path / "items.csv"
+    texts.write_text("item,text\ni1,red bag\ni2,red cup\nnew,red bag\n", encoding="utf-8")
+    small = Small(texts=str(texts))
+    new = small.encoder.catalogue.numbers(["new"])[0]
+    features = small.model.eval().encoder(small.batch(TRAIN))
+    logits = F.linear(features.states, features.embedding[1:new])
+    targets = small.batch(TRAIN).ragged(TARGETS).values
+    by_hand = F.cross_entropy(logits[targets > 0], targets[targets > 0] - 1, reduction="sum")
+    torch.testing.assert_close(small.model(small.batch(TRAIN))["loss"], by_hand)
+    after = small.batch([{"history": ["i2"], "next": ["new", "i3"]}])
+    found = small.model.validate(after, predict=False)
+    assert small.head.counts(after) == {"loss": 2.0}
+    assert bool(found.losses["loss"].isfinite())
+    answers = small.answers(["i2", "i3", "i4"])
+    assert len(answers[0]["items"]) == 3
 
 
 def test_a_horizon_draws_a_later_item_anew_each_epoch_and_the_same_again() -> None:

@@ -19,6 +19,8 @@ from heliostat.heads.ranking import NEGATIVES, NEXT, NO_TARGET, TARGETS, UNKNOWN
 
 Sums = dict[str, Tensor]
 
+_LOSS_BYTES = 2**23
+"""Memory of the logits of one piece of the loss: what fits a core's cache takes half the time of all at once."""
 _CHUNK_BYTES = 2**27
 """Memory of the scores of histories that are ranked at once."""
 
@@ -49,14 +51,15 @@ class RankingModule(nn.Module):
         """The cross entropy against the catalogue, or the items drawn, summed over all targets."""
         after = _after(features, batch)
         states, targets = torch.cat([features.states, after[0]]), torch.cat([batch.ragged(TARGETS).values, after[1]])
-        # Items that nobody has taken yet are no wrong answers to learn from: they stand at the end of the table.
-        table = embedding_of(features)[1 : self.num_warm + 1]
+        # Items that nobody has taken yet stand at the end of the table: they are no wrong answers to learn from, but
+        # they may be what came after a history.
+        table = embedding_of(features)[1 : None if len(after[1]) else self.num_warm + 1]
         places, targets = (targets > 0).nonzero().squeeze(1), targets - 1
         if self.config.negatives and self.training and len(after[1]) == 0:
             drawn = batch.ragged(NEGATIVES).values.view(len(targets), -1)[places] - 1
             return {"loss": self._sampled(states[places], targets[places], drawn, table)}
         total = states.new_zeros((), dtype=torch.float32)
-        for part in places.split(max(1, 2**28 // (4 * table.shape[0]))):  # type: ignore[no-untyped-call]
+        for part in places.split(max(1, _LOSS_BYTES // (4 * table.shape[0]))):  # type: ignore[no-untyped-call]
             logits = F.linear(states[part], table).float()
             smoothing = self.config.label_smoothing if self.training else 0.0
             total = total + F.cross_entropy(logits, targets[part], reduction="sum", label_smoothing=smoothing)
