@@ -150,6 +150,14 @@ def test_a_blank_has_no_effect_and_is_refused() -> None:
         check({**run, "encoder": {"type": "core.text", "preset": "tiny"}})
 
 
+def test_a_subclass_may_have_settings_of_its_own() -> None:
+    class Mine(SegmentLabels):
+        class Config(SegmentLabels.Config):
+            mine: int = 3
+
+    assert Mine(Mine.Config(labels=("a", "b"), mine=4)).labels == ("a", "b")
+
+
 def test_scores_draw_whole_examples_and_count_texts() -> None:
     rng = np.random.default_rng(1)
     sizes = rng.integers(1, 5, 40)

@@ -53,7 +53,8 @@ class SegmentLabels(TaskHead):
 
     def __init__(self, config: Settings | None = None) -> None:
         super().__init__(config)
-        self.each = Classification(Classification.Config(**self.config.model_dump()))
+        shared = {name: getattr(self.config, name) for name in Classification.Config.model_fields}
+        self.each = Classification(Classification.Config(**shared))
         """The classification of one text."""
 
     @property
