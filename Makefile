@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PLUGINS := $(wildcard plugins/*/pyproject.toml)
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart install test check clean
+.PHONY: quickstart install test test-trackers check clean
 
 $(STAMP): pyproject.toml constraints.txt $(PLUGINS)
 	$(PYTHON) -m venv $(VENV)
@@ -21,6 +21,14 @@ quickstart: $(STAMP)
 test: $(STAMP)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q tests
 
+# MLflow and W&B are 150 MB that few need: they come into an environment of their own, which sees the packages of .venv.
+test-trackers: $(STAMP)
+	$(PYTHON) -m venv $(VENV)-trackers
+	$(BIN)/python -c 'import site; print(f"import site; site.addsitedir({site.getsitepackages()[0]!r})")' \
+		> "$$($(VENV)-trackers/bin/python -c 'import site; print(site.getsitepackages()[0])')/venv.pth"
+	$(VENV)-trackers/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[mlflow,wandb]'
+	HF_HUB_OFFLINE=1 $(VENV)-trackers/bin/python -m pytest -q tests/unit/test_train_tracking.py
+
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -28,4 +36,4 @@ check: $(STAMP)
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VENV)-trackers

@@ -118,6 +118,8 @@ class Draws:
 
     seed: int
     epoch: int
+    is_training: bool = True
+    """Whether the batch is trained on; what only makes learning harder (noise) is not drawn for a validation."""
 
     def uniform(self, batch: Batch, stream: int = 0) -> npt.NDArray[np.float64]:
         """One number in [0, 1) for each example: [examples]."""

@@ -19,7 +19,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -253,13 +253,15 @@ def newest(checkpoints: Path, *, at_most: int | None = None) -> Path | None:
     return None
 
 
-def collect(checkpoints: Path, *, keep: int, best: int | None) -> None:
-    """Remove all checkpoints but the newest `keep` whole ones and the one of step `best`; unfinished older ones too."""
+def collect(checkpoints: Path, *, keep: int, best: int | None, needed: Collection[int] = ()) -> None:
+    """Remove all checkpoints but the newest `keep` whole ones, the one of step `best` and those of steps `needed`.
+
+    Unfinished older ones go, too.
+    """
     folders = sorted(checkpoints.glob("step-*"))
     whole = [folder for folder in folders if (folder / MANIFEST).is_file()]
     kept = set(whole[-keep:])
-    if best is not None:
-        kept.add(step_folder(checkpoints, best))
+    kept |= {step_folder(checkpoints, step) for step in (best, *needed) if step is not None}
     for folder in folders:
         if folder not in kept and (not whole or folder < whole[-1]):
             shutil.rmtree(folder, ignore_errors=True)

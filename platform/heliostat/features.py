@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from heliostat.batch import Ragged
+
+
+WORD_STARTS = "word_starts"
+"""The ragged column of an encoder of words: for each word, where its first token stands in its example; -1: cut off."""
 
 
 class Vocabulary(Protocol):
@@ -60,6 +64,16 @@ class PooledFeatures(Features):
 
 
 @dataclass(frozen=True)
+class TabularFeatures(PooledFeatures):
+    """One vector a record, and a way to ask what it would be if a field were not known."""
+
+    fields: tuple[str, ...] = ()
+    """The fields of the record that were read."""
+    without: Callable[[str], Tensor] | None = field(default=None)
+    """The vectors as if a field were missing in every example: [examples, dim]. What reasons are made of."""
+
+
+@dataclass(frozen=True)
 class TokenFeatures(PooledFeatures):
     """One vector a token beside the pooled one; tokens of all examples stand end to end."""
 
@@ -78,6 +92,15 @@ class CausalFeatures(TokenFeatures):
     """The states of other tokens by the same encoder, [tokens, dim]: what writing on asks for, token after token."""
 
 
+@dataclass(frozen=True)
+class SegmentFeatures(TokenFeatures):
+    """One vector for each of the texts that an example is made of; those of all examples stand end to end."""
+
+    segments: Tensor | None = field(default=None)  # [texts, dim]
+    counts: tuple[int, ...] = ()
+    """Texts of each example."""
+
+
 class Decoder(Protocol):
     """The decoding half of a sequence-to-sequence encoder."""
 
@@ -88,8 +111,43 @@ class Decoder(Protocol):
         """Scores of the token that follows each place of `targets`, given the source: [target tokens, vocabulary]."""
 
 
+class Writing(Protocol):
+    """Texts that a decoder is writing, with what it remembers of them, so that each token costs one place."""
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Scores of the token that follows when each text goes on with its token: [texts] -> [texts, vocabulary]."""
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these texts in this order; a text may be dropped, or stand several times: [new texts]."""
+
+
+@runtime_checkable
+class WritingDecoder(Protocol):
+    """A decoder that remembers what it has written; searches use it, and the loss needs no table of all scores."""
+
+    start_id: int
+    end_id: int
+
+    def hidden(self, targets: Ragged) -> Tensor:
+        """The states whose products with the embedding are `logits`: [target tokens, dim]."""
+
+    def logits(self, targets: Ragged) -> Tensor:
+        """Scores of the token that follows each place of `targets`, given the source: [target tokens, vocabulary]."""
+
+    def begin(self) -> Writing:
+        """One text a source, with nothing written yet; the first `step` takes `start_id`."""
+
+
 @dataclass(frozen=True)
 class Seq2SeqFeatures(TokenFeatures):
     """Encoded sources with access to the decoder that reads them. The encoder owns the decoder, the head its use."""
 
     decoder: Decoder | None = field(default=None)
+
+
+@dataclass(frozen=True)
+class ItemFeatures(CausalFeatures):
+    """States of histories of items. `tokens` are what was read, `embedding` has a row for every item there is."""
+
+    earlier: Ragged | None = field(default=None)
+    """Items of each history that were too long ago to be read, for heads that leave out what a user knows."""

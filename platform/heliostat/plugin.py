@@ -14,9 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-import numpy as np
-import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from heliostat.batch import Batch, Draws, Encoded, Ragged
 from heliostat.component import Column, Component, Fitted, Name, Row, Settings
@@ -26,41 +24,41 @@ from heliostat.features import (
     Decoder,
     Features,
     FeatureSpec,
+    ItemFeatures,
     PooledFeatures,
+    SegmentFeatures,
     Seq2SeqFeatures,
+    TabularFeatures,
     TokenFeatures,
     Vocabulary,
-)
+)  # fmt: skip
+from heliostat.records import Demo, Record
 from heliostat.registry import Registry
+from heliostat.scoring import Chart, Metric, Tally
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor, nn
 
+    from heliostat.adapters.documents import Documents, split_sentences
     from heliostat.heads.classification import Classification
+    from heliostat.heads.hierarchy import Hierarchy
     from heliostat.heads.multilabel import MultiLabel
+    from heliostat.heads.ranking import Ranking
     from heliostat.heads.regression import Regression
+    from heliostat.heads.risk import Risk, Risky
+    from heliostat.heads.segments import SegmentLabels
+    from heliostat.heads.seq2seq import Seq2Seq
+    from heliostat.heads.tagging import Tagging
 
 __all__ = [
-    "Baseline", "Batch", "CausalFeatures", "Classification", "Column", "Component", "DataAdapter", "DataError",
-    "Decoder", "Demo", "Draws", "Encoded", "Encoder", "EncoderModule", "FeatureSpec", "Features", "Field",
-    "HeadModule", "HeliostatError", "MeasuringModule", "Metric", "MultiLabel", "Name", "PooledFeatures",
-    "Ragged", "Record", "Registry", "Regression", "RejectedRecord", "Row", "Seq2SeqFeatures", "Settings",
-    "Tally", "TaskHead", "TokenFeatures", "Vocabulary",
+    "Baseline", "Batch", "CausalFeatures", "Chart", "Classification", "Column", "Component", "DataAdapter",
+    "DataError", "Decoder", "Demo", "Documents", "Draws", "Encoded", "Encoder", "EncoderModule", "FeatureSpec",
+    "Features", "Field", "HeadModule", "HeliostatError", "Hierarchy", "ItemFeatures", "MeasuringModule", "Metric",
+    "MultiLabel", "Name", "PooledFeatures", "Ragged", "Ranking", "Record", "Registry", "Regression", "RejectedRecord",
+    "Risk", "Risky", "Row", "SegmentFeatures", "SegmentLabels", "Seq2Seq", "Seq2SeqFeatures", "Settings",
+    "TabularFeatures", "Tagging", "Tally", "TaskHead", "TokenFeatures", "Vocabulary", "split_sentences",
 ]  # fmt: skip
-
-Tally = dict[str, "npt.NDArray[np.float64]"]
-"""Sums over predictions that add up across batches and workers: a confusion matrix, a squared error and its count."""
-
-
-class Record(BaseModel):
-    """The typed fields that a head takes or gives. Subclass it with one annotated field each.
-
-    From this one declaration come the check on data, the request and response schema, the demo's form and the
-    model card.
-    """
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, str_max_length=100_000)
 
 
 class DataAdapter(Component):
@@ -100,6 +98,8 @@ class Encoder(Fitted):
 
     gives: ClassVar[type[Features]] = PooledFeatures
     """The type of features its module returns."""
+    reads_rows: ClassVar[bool] = False
+    """Whether examples are rows of a table: then equal ones are searched for in two splits, and not those alike."""
 
     def fit(self, examples: Iterable[Row]) -> None:
         """Learn what encoding needs (a vocabulary, scales) from the train examples. `examples` may be iterated once."""
@@ -161,18 +161,6 @@ class MeasuringModule(Protocol):
 
     def measure(self, features: Any, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """What `loss` gives, and from the same pass the sums that `TaskHead.scores` reads."""
-        ...
-
-
-class Metric(Protocol):
-    """A score over the table of predictions: one row an example, targets as `target_<field>` beside predictions.
-
-    NaN or a ValueError says that it is undefined there. With a method `resampled(table, counts)` it scores many
-    bootstrap resamples at once, which makes intervals fast (`heliostat.evaluate.intervals.ResampledMetric`).
-    """
-
-    def __call__(self, table: pd.DataFrame) -> float:
-        """The score of the rows of `table`."""
         ...
 
 
@@ -252,6 +240,10 @@ class TaskHead(Fitted):
         """The scores of the final report over the table of predictions (greater is better, or named `*_error`)."""
         return {}
 
+    def charts(self, views: Mapping[str, pd.DataFrame]) -> Sequence[Chart]:
+        """Plots of its own for the report, from the table of each model; the evaluated one comes first as `model`."""
+        return ()
+
 
 class Baseline(Component):
     """A model that a domain expert would try first, fitted on the same rows, set beside every score."""
@@ -269,28 +261,16 @@ class Baseline(Component):
         raise NotImplementedError
 
 
-class Demo(Component):
-    """What a domain may say about its page; the page itself is generated from the head's records."""
-
-    kind: ClassVar[str] = "demo"
-
-    title: ClassVar[str] = ""
-    description: ClassVar[str] = ""
-
-    def bars(self, answer: Row) -> Mapping[str, float]:
-        """The answer as labelled bars, 0 to 1. By default its `probabilities`."""
-        return dict(answer.get("probabilities", {}))
-
-    def details(self, answer: Row) -> Row:
-        """Fields of the answer to show beside the bars. By default all that are plain values."""
-        return {key: value for key, value in answer.items() if isinstance(value, (str, int, float))}
-
-
-_HEADS = {"Classification": "classification", "MultiLabel": "multilabel", "Regression": "regression"}
+_LATER = {
+    "Classification": "heads.classification", "Documents": "adapters.documents", "Hierarchy": "heads.hierarchy",
+    "MultiLabel": "heads.multilabel", "Ranking": "heads.ranking", "Regression": "heads.regression",
+    "Risk": "heads.risk", "Risky": "heads.risk", "SegmentLabels": "heads.segments", "Seq2Seq": "heads.seq2seq",
+    "Tagging": "heads.tagging", "split_sentences": "adapters.documents",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    # Generic heads come in by the door themselves, so they are reached when asked for.
-    if name in _HEADS:
-        return getattr(import_module(f"heliostat.heads.{_HEADS[name]}"), name)
+    # Generic components come in by the door themselves, so they are reached when asked for.
+    if name in _LATER:
+        return getattr(import_module(f"heliostat.{_LATER[name]}"), name)
     raise AttributeError(f"module 'heliostat.plugin' has no attribute '{name}'")

@@ -15,7 +15,7 @@ from heliostat.cli import new_plugin
 from heliostat.errors import PluginError
 from heliostat.registry import load_plugin, survey
 from heliostat.run import load
-from heliostat.testing import check_plugin, on_path
+from heliostat.testing import check_plugin, on_path, write_dist_info
 
 README = Path(__file__).parents[2] / "plugins" / "README.md"
 MOST_LINES = 60
@@ -103,3 +103,15 @@ def test_check_plugin_tells_which_promise_is_broken(installed: Path, monkeypatch
     assert told.exit_code == 1
     assert "kept   settings read back as they were" in told.output
     assert "broken raw records become a loss with gradients" in told.output
+
+
+@pytest.mark.parametrize("task", [task for task in new_plugin.Task if task != "classification"])
+def test_a_new_plugin_of_each_task_keeps_every_promise(task: new_plugin.Task, tmp_path: Path) -> None:
+    name = f"fresh_{task}"
+    new_plugin.command(name, tmp_path, task)
+    site = tmp_path / name
+    write_dist_info(site, name, f"heliostat_{name}:register")
+    with on_path(site):
+        results = check_plugin(name)
+    assert [result.name for result in results if not result.passed] == []
+    assert len(results) == 8

@@ -103,3 +103,23 @@ def test_an_error_of_the_user_on_a_worker_is_not_tried_again(
     monkeypatch.setenv("HELIOSTAT_HOME", str(tmp_path))
     with pytest.raises(TrainError, match=r"not finite at step \d+: lower train\.lr"):
         train(_run(rows, 2, lr=1e30, clip_norm=None))
+
+
+def test_a_task_of_ray_validates_while_the_workers_go_on(
+    rows: Path, ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HELIOSTAT_HOME", str(tmp_path))
+    apart = train(_run(rows, 2, validation="apart"))
+    inline = train(_run(rows, 1))
+    found, expected = (_validations(result.folder) for result in (apart, inline))
+    assert len(found) == len(expected) == 3
+    for row, other in zip(found, expected, strict=True):
+        assert row == pytest.approx(other, rel=1e-3)
+    assert apart.checkpoint.name == inline.checkpoint.name
+    assert (apart.folder / "validations.jsonl").exists()
+    assert not (apart.folder / "evaluator.log").exists()  # that of a process on this machine
+
+
+def _validations(folder: Path) -> list[dict[str, float]]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return sorted((row for row in rows if "valid/loss" in row), key=lambda row: row["step"])

@@ -10,7 +10,7 @@ import pytest
 from heliostat.component import Row
 from heliostat.data.split import SPLITS, assign, key_of, unit
 from heliostat.errors import DataError, RejectedRecord
-from heliostat.run import ColumnSplit, HashSplit, LastSplit, SplitSettings, TimeSplit
+from heliostat.run import ColumnSplit, DateSplit, HashSplit, LastSplit, SplitSettings, TimeSplit
 
 
 def sides(split: SplitSettings, examples: list[Row], takes: tuple[str, ...] = ("text",)) -> list[str]:
@@ -51,6 +51,23 @@ def test_time_split_refuses_what_cannot_be_put_in_order() -> None:
         sides(TimeSplit(by="time", column="day"), [{"day": 1}, {"day": "x"}])
 
 
+def test_date_split_cuts_at_the_named_days() -> None:
+    split = DateSplit(by="date", column="day", valid_from="2004-04-01", test_from="2004-10-01")
+    days = ["2004-10-01", "2004-09-30", "2004-04-01", "2004-03-31", "2006-01-01"]
+    assert sides(split, [{"day": day} for day in days]) == ["test", "valid", "valid", "train", "test"]
+    years = DateSplit(by="date", column="day", valid_from=2004, test_from=2005)
+    assert sides(years, [{"day": day} for day in (2003, 2004, 2005)]) == ["train", "valid", "test"]
+
+
+def test_date_split_refuses_days_of_another_kind_and_in_wrong_order() -> None:
+    split = DateSplit(by="date", column="day", valid_from="2004-04-01", test_from="2004-10-01")
+    with pytest.raises(DataError, match=r"another kind \(int\) than valid_from and test_from \(str\)"):
+        sides(split, [{"day": 2004}])
+    for low, high in (("2005", "2004"), (2004, "2005")):
+        with pytest.raises(ValueError, match="valid_from must be before test_from"):
+            DateSplit(by="date", column="day", valid_from=low, test_from=high)
+
+
 def test_last_split_takes_the_newest_of_each_user() -> None:
     examples: list[Row] = [
         {"user": user, "at": at} for user, at in [("a", 3), ("b", 1), ("a", 1), ("a", 2), ("b", 2), ("a", 0)]
@@ -86,6 +103,11 @@ def test_example_without_its_split_value_is_rejected(split: SplitSettings, value
     [
         (HashSplit(), [0.5] * 3, r"falls into valid and test \(train 3, valid 0, test 0\). Raise data.split.valid"),
         (TimeSplit(by="time", column="at"), [1] * 9, r"into train and valid \(train 0, valid 0, test 9\).*moments"),
+        (
+            DateSplit(by="date", column="at", valid_from=5, test_from=7),
+            [1, 6],
+            r"falls into test \(train 1, valid 1, test 0\). Move data.split.valid_from",
+        ),
         (LastSplit(by="last", key="u", order="at"), [("a", 1), ("b", 1)], "Users need three examples"),
         (ColumnSplit(by="column", column="part"), ["train", "test"], r"falls into valid .* data.split.by=hash"),
     ],

@@ -150,6 +150,31 @@ def test_the_store_shows_the_chain_from_corpus_to_model(chain: Chain) -> None:
     assert "Of the valid split" in card
 
 
+@pytest.mark.skipif(not util.find_spec("peft"), reason="peft is an extra")
+def test_the_command_tells_the_chain_from_the_corpus_to_what_is_served(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pretrained on a corpus, fine-tuned, adapted: three trainings, and the aliases of the last one."""
+    values = finetuning(chain.folder, "moods@champion").dump()
+    values["encoder"]["adapter"] = {"type": "lora", "rank": 2}
+    adapted = train(check({**values, "name": "adapted"}))
+    assert store(adapted, {"accuracy": 0.9}) == "adapted:1"
+    ModelStore().promote("adapted", 1, "canary")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("COLUMNS", "400")
+    said = CliRunner().invoke(app, ["show", "adapted@canary"])
+    assert said.exit_code == 0, said.output
+    lines = said.stdout[said.stdout.index("lineage:") :].splitlines()[1:5]
+    notes, moods, last, served = (line.strip() for line in lines)
+    assert notes.startswith("notes:1: core.masked_lm over core.text; ")
+    assert f"notes.txt#documents=block (data {chain.pretrained.prepared.name[:8]})" in notes
+    assert moods.startswith("└─ moods:1: core.classification over core.text; ")
+    assert f"run {chain.tuned.run_id}" in moods
+    assert last.startswith("└─ adapted:1: core.classification over core.text; ")
+    assert lineage.fingerprint(ModelStore().resolve("adapted@canary").folder)[:12] in last
+    assert served == "└─ served as adapted@canary, adapted@champion"
+
+
 def test_neither_answering_nor_going_on_needs_the_parent(
     chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,7 +37,15 @@ def check(
         console.print(_mapping(found))
     if found.problem:
         raise found.problem
-    for table in (_splits(found), _classes(found), _lengths(found), _cleaning(found), _leaks(found), _rejects(found)):
+    for table in (
+        _splits(found),
+        _classes(found),
+        _lengths(found),
+        _cleaning(found),
+        _leaks(found),
+        _suspects(found),
+        _rejects(found),
+    ):
         if table.row_count:
             console.print(table)
     _last_words(console, found)
@@ -166,6 +174,15 @@ def _cleaning(found: Findings) -> Table:
     for each in found.stats.get("cleaning", ()):
         times = f"{each['times']:,}" if each["effect"] == "changed" else ""
         table.add_row(each["step"], _share(each["examples"], found.stats["records"]), each["effect"], times)
+    return table
+
+
+def _suspects(found: Findings) -> Table:
+    table = _table(
+        "Fields that alone predict the target too well: are they known in time?", "field", "measure", "score"
+    )
+    for suspect in found.leakage.get("suspects", ()):
+        table.add_row(suspect["field"], suspect["measure"], f"{suspect['score']:.3f}")
     return table
 
 

@@ -66,10 +66,8 @@ def show(reference: Annotated[str, _REFERENCE]) -> None:
     console.print(Markdown(card.split("\n---\n", 1)[-1]))
     console.print(f"\nfolder: {version.folder.parent}")
     console.print("lineage:")
-    for line in told(version.lineage):
+    for line in told(version.lineage, [f"{version.name}@{alias}" for alias in version.aliases]):
         console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
-    if version.aliases:
-        console.print(f"aliases: {', '.join(version.aliases)}")
     if version.report:
         console.print(f"report: {version.report}")
 

@@ -134,7 +134,8 @@ def _in_effect(result: TrainResult) -> str:
     told = read_manifest(result.checkpoint)["trainer"]["in_effect"]
     trained, total = told.get("trained_parameters", 0), told.get("parameters", 0)
     share = f"{trained:,} of {total:,} parameters ({trained / max(1, total):.2%}) trained"
-    return f"{share}, {told['strategy']} on {told['world_size']} x {told['device']}, {told['precision']}"
+    compiled = ", compiled layers" if told.get("compiled_layers") else ""
+    return f"{share}, {told['strategy']} on {told['world_size']} x {told['device']}, {told['precision']}{compiled}"
 
 
 def _evaluate(result: TrainResult) -> Report | None:
@@ -201,6 +202,8 @@ def show_scores(report: Report) -> None:
             cells += [number(row.baseline.value), _shown(row.difference, signed)]
         table.add_row(row.metric, *cells)
     console.print(table)
+    for name, signature in report.signatures.items():
+        console.print(f"{name}: {signature}", highlight=False, soft_wrap=True)
 
 
 def _shown(interval: Interval, spell: Callable[[float], str]) -> str:

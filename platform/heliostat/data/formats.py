@@ -1,4 +1,4 @@
-"""File formats: the columns and the raw records of one csv, tsv, jsonl, parquet or arrow file."""
+"""File formats: the columns and the raw records of one csv, tsv, jsonl, parquet, arrow, text or xml file."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, Literal, NamedTuple
 from pydantic import field_validator
 
 from heliostat.component import Row, Settings, closest
-from heliostat.data import delimited, jsonlines, plaintext
+from heliostat.data import delimited, jsonlines, plaintext, xml
 from heliostat.errors import DataError, RejectedRecord
 
-Format = Literal["csv", "tsv", "jsonl", "parquet", "arrow", "text"]
+Format = Literal["csv", "tsv", "jsonl", "parquet", "arrow", "text", "xml"]
 Numbered = Iterator[tuple[int, Row | RejectedRecord]]
 """Records with their numbers from 1; a record that cannot be read stands there as the error that says why."""
 
@@ -26,6 +26,8 @@ SUFFIXES: dict[str, Format] = {
     ".ipc": "arrow",
     ".feather": "arrow",
     ".txt": "text",
+    ".xml": "xml",
+    ".nxml": "xml",
 }
 _DELIMITERS = {"tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
 _ROWS = 4096
@@ -52,6 +54,8 @@ class Options(Settings):
     """The split of an `hf:` data set to read; None reads all, and adds a column `split`."""
     file_column: str | None = None
     """A column to add that holds each record's file name without its endings."""
+    records: str | None = None
+    """The name of the elements of an `.xml` file that are its records; None takes the children of the root."""
 
     @field_validator("columns", mode="before")
     @classmethod
@@ -108,6 +112,8 @@ def columns_of(file: SourceFile, options: Options) -> dict[str, str]:
         columns = delimited.columns(file.path, file.name, options.dialect(file.format))
     elif file.format == "jsonl":
         return jsonlines.columns(file.path, file.name, options.encoding)
+    elif file.format == "xml":
+        return xml.columns(file.path, file.name, options.records)
     else:
         columns = _reading(file, lambda: _arrow_columns(file))
     names = [name for name, _ in columns]
@@ -125,6 +131,8 @@ def rows_of(file: SourceFile, options: Options, types: dict[str, str]) -> Number
         yield from jsonlines.rows(file.path, file.name, options.encoding)
     elif file.format == "text":
         yield from plaintext.rows(file.path, file.name, options.encoding, options.documents or "file")
+    elif file.format == "xml":
+        yield from xml.rows(file.path, file.name, options.records)
     else:
         batches = _arrow_batches(file)
         number = 0

@@ -53,9 +53,14 @@ class Leak(NamedTuple):
 PAIRS = (("test", "train"), ("valid", "train"), ("test", "valid"))
 
 
-def leakage(splits: Mapping[str, Texts], pairs: Sequence[tuple[str, str]] = PAIRS) -> dict[str, Any]:
-    """What of the first of each pair stands in the second, as plain values, keyed `test/train`."""
-    prepared = {name: _Texts.of(texts) for name, texts in splits.items()}
+def leakage(
+    splits: Mapping[str, Texts], pairs: Sequence[tuple[str, str]] = PAIRS, *, near: bool = True
+) -> dict[str, Any]:
+    """What of the first of each pair stands in the second, as plain values, keyed `test/train`.
+
+    Without `near`, as for the rows of a table, of which many are alike, equal ones are counted alone.
+    """
+    prepared = {name: _Texts.of(texts, near=near) for name, texts in splits.items()}
     found = {f"{here}/{there}": _leak(prepared[here], prepared[there])._asdict() for here, there in pairs}
     return {"similar_from": SIMILAR, "shingle_chars": _SHINGLE, **found}
 
@@ -75,10 +80,10 @@ class _Texts(NamedTuple):
     bands: npt.NDArray[np.uint64]  # [texts, bands]
 
     @classmethod
-    def of(cls, texts: Texts) -> _Texts:
+    def of(cls, texts: Texts, *, near: bool) -> _Texts:
         clean = [normalised(text) for _, text in texts]
         digests = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in clean]
-        return cls([id for id, _ in texts], clean, digests, signatures(clean))
+        return cls([id for id, _ in texts], clean, digests, signatures(clean if near else []))
 
 
 def _leak(here: _Texts, there: _Texts) -> Leak:
@@ -87,7 +92,7 @@ def _leak(here: _Texts, there: _Texts) -> Leak:
         first.setdefault(digest, index)
     twins = {index: first[digest] for index, digest in enumerate(here.digests) if digest in first}
     rest = [index for index in range(len(here.ids)) if index not in twins]
-    near = _near(here, there, rest)
+    near = _near(here, there, rest) if len(here.bands) and len(there.bands) else {}
     shown = [*sorted(twins.items())[:_SHOWN], *sorted(near.items())[:_SHOWN]]
     return Leak(len(here.ids), len(twins), len(near), [[here.ids[a], there.ids[b]] for a, b in shown])
 

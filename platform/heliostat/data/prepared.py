@@ -92,7 +92,7 @@ class Prepared:
         return list(stats.get("cleaning", ()))
 
     def leakage(self) -> dict[str, Any]:
-        """How many examples of a split also stand, exactly or nearly, in another."""
+        """How many examples of a split also stand, exactly or nearly, in another; and `suspects`, fields that tell."""
         found: dict[str, Any] = json.loads((self.folder / "leakage.json").read_text(encoding="utf-8"))
         return found
 

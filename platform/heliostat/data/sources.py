@@ -171,10 +171,13 @@ def _as_files(paths: list[Path], options: Options, source: str) -> tuple[SourceF
             known = ", ".join(SUFFIXES)
             raise DataError(
                 f"data.source={source}: the suffix of '{name}' tells no format; known are {known}. "
-                "Say it: #format=csv (or tsv, jsonl, parquet, arrow, text)."
+                "Say it: #format=csv (or tsv, jsonl, parquet, arrow, text, xml)."
             )
-        if options.documents and format != "text":
-            raise DataError(f"data.source={source}: 'documents' has no effect on '{name}', which is {format}. Drop it.")
+        for option, belongs in (("documents", "text"), ("records", "xml")):
+            if getattr(options, option) and format != belongs:
+                raise DataError(
+                    f"data.source={source}: '{option}' has no effect on '{name}', which is {format}. Drop it."
+                )
         files.append(SourceFile(path, name if names.count(name) == 1 else str(path), format))
     return tuple(files)
 

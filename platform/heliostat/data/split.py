@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy.typing as npt
 
 from heliostat.component import Row, closest
 from heliostat.errors import DataError, RejectedRecord
-from heliostat.run import ColumnSplit, HashSplit, LastSplit, SplitSettings, TimeSplit
+from heliostat.run import ColumnSplit, DateSplit, HashSplit, LastSplit, SequenceSplit, SplitSettings, TimeSplit
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
@@ -34,16 +35,46 @@ def normalised(text: str) -> str:
 def key_of(split: SplitSettings, values: Row, takes: Sequence[str]) -> Any:
     """What the split of one example depends on. `values` are the example's fields and what it carries.
 
-    Hash: a number in [0, 1). Time: a value that can be put in order. Last: (user, order). Column: the split.
+    Hash: a number in [0, 1). Time and date: a value that can be put in order. Last: (user, order). Column: the split.
     Raises RejectedRecord when the value is missing, DataError when a column says something else than a split.
     """
     if isinstance(split, HashSplit):
         return unit([values.get(name) for name in split.key or takes])
-    if isinstance(split, TimeSplit):
+    if isinstance(split, (TimeSplit, DateSplit)):
         return _present(values, split.column)
+    if isinstance(split, SequenceSplit):
+        raise TypeError("a sequence split cuts examples: take parts_of")
     if isinstance(split, LastSplit):
         return (json.dumps(_present(values, split.key)), _present(values, split.order))
     return _named(split, _present(values, split.column))
+
+
+def parts_of(split: SequenceSplit, values: Row) -> Iterator[tuple[Split, Row]]:
+    """The example of each split that one sequence is cut into; a short one gives none for valid or test.
+
+    Raises DataError when the field holds no list.
+    """
+    sequence = values.get(split.field)
+    if not isinstance(sequence, list):
+        kind = "nothing" if sequence is None else f"a {type(sequence).__name__}"
+        raise DataError(f"data.split.field: '{split.field}' must hold a list in order; the examples have {kind} there.")
+    first, second = _cuts(split, len(sequence))
+    ends = {"train": (0, first), "valid": (first, second), "test": (second, len(sequence))}
+    for name in SPLITS:
+        start, end = ends[name]
+        if name == "train":
+            yield name, {**values, split.field: sequence[:end], split.rest: []}
+        elif start < end:
+            yield name, {**values, split.field: sequence[:start], split.rest: sequence[start:end]}
+
+
+def _cuts(split: SequenceSplit, length: int) -> tuple[int, int]:
+    """Where valid and test begin in a sequence of this length. The first element is always trained on."""
+    if split.last is not None:
+        return (length - 2 * split.last, length - split.last) if length > 2 * split.last else (length, length)
+    valid, test = split.shares
+    second = max(1, math.floor(length * (1.0 - test) + 1e-9))  # as much is tested on as the share says, or more
+    return max(1, min(second, math.floor(length * (1.0 - test - valid) + 1e-9))), second
 
 
 def unit(key: Sequence[Any]) -> float:
@@ -62,6 +93,8 @@ def assign(split: SplitSettings, keys: Sequence[Any]) -> npt.NDArray[np.int8]:
         sides = np.where(units < split.valid, 1, np.where(units < split.valid + split.test, 2, 0))
     elif isinstance(split, TimeSplit):
         sides = _by_time(split, keys)
+    elif isinstance(split, DateSplit):
+        sides = _by_date(split, keys)
     elif isinstance(split, LastSplit):
         sides = _last(split, keys)
     else:
@@ -96,6 +129,18 @@ def _by_time(split: TimeSplit, keys: Sequence[Any]) -> npt.NDArray[np.int64]:
     return np.array([sum(first is not None and key >= first for first in (first_valid, first_test)) for key in keys])
 
 
+def _by_date(split: DateSplit, keys: Sequence[Any]) -> npt.NDArray[np.int64]:
+    """Which side of two named dates. They are compared as written, so 2004-10-01T08:00 is after 2004-10-01."""
+    try:
+        return np.array([int(key >= split.valid_from) + int(key >= split.test_from) for key in keys])
+    except TypeError:
+        kinds = ", ".join(sorted({type(key).__name__ for key in keys}))
+        what = (
+            f"data.split.column: '{split.column}' holds values of another kind ({kinds}) than valid_from and test_from"
+        )
+        raise DataError(f"{what} ({type(split.valid_from).__name__}). Write these as the column does.") from None
+
+
 def _last(split: LastSplit, keys: Sequence[Any]) -> npt.NDArray[np.int64]:
     """Per user the newest is tested on, the one before it chosen on; a user with fewer than three only trains."""
     users: dict[str, list[int]] = {}
@@ -121,7 +166,9 @@ def _sorted(values: Sequence[Any], what: str) -> list[Any]:
 _MEND = {
     "hash": "Raise data.split.valid and data.split.test, give more examples, or take a finer data.split.key.",
     "time": "Raise data.split.valid and data.split.test, or choose a data.split.column with more moments.",
+    "date": "Move data.split.valid_from and data.split.test_from into the time that the examples span.",
     "last": "Users need three examples or more; check data.split.key, or take data.split.by=hash.",
+    "sequence": "Give longer sequences, or raise data.split.valid and data.split.test.",
     "column": "Mark some examples with that split in the source, or take data.split.by=hash.",
 }
 

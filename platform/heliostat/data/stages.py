@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,19 +20,20 @@ from heliostat.data.diagnosis import diagnose
 from heliostat.data.encode import CHUNK
 from heliostat.data.engine import Engine, Progress
 from heliostat.data.examples import Example, ExampleMaker, Identities, needed_columns
-from heliostat.data.leakage import leakage, text_of
+from heliostat.data.leakage import Texts, leakage, text_of
 from heliostat.data.missing import check_columns
 from heliostat.data.rejects import Reject, RejectLog, check_rejects
 from heliostat.data.selection import choose
 from heliostat.data.shards import write_shards
 from heliostat.data.sources import Source
-from heliostat.data.split import SPLITS, Split, assign, key_of
+from heliostat.data.split import SPLITS, Split, assign, key_of, parts_of
 from heliostat.data.stats import Stats
 from heliostat.data.stored import Stored, StoredWriter, num_rows, read_stored, read_values
+from heliostat.data.suspects import suspects
 from heliostat.data.touched import TouchedCounter
 from heliostat.errors import DataError, RejectedRecord
 from heliostat.plugin import Encoder, TaskHead
-from heliostat.run import Run, build
+from heliostat.run import Run, SequenceSplit, build
 
 
 @dataclass
@@ -48,6 +49,8 @@ class Preparation:
     """Where the list of rejects lies after they stop the run, when the work folder is gone."""
     num_records: int = 0
     stats: Stats = field(default_factory=Stats)
+    firsts: list[int] = field(default_factory=list)
+    """For each example the place of the first one that was cut from the same sequence; else its own."""
 
     def build(self) -> dict[Split, int]:
         """All stages; the count of examples of each split."""
@@ -65,7 +68,7 @@ class Preparation:
             self._refuse_rejects(maker)
         self._refuse_empty(counts)
         shutil.rmtree(self.work / "spool")
-        self._report(parts.head, counts)
+        self._report(parts.encoder, parts.head, counts)
         return counts
 
     def _read(self, maker: ExampleMaker) -> list[Any]:
@@ -79,16 +82,17 @@ class Preparation:
                 self.num_records += made.num_records
                 for outcome in made.outcomes:
                     try:
-                        example = _accepted(outcome)
-                        raw = example.raw or example.values  # cleaning moves no example to another split
-                        key = key_of(self.run.data.split, example.carried | raw, takes)
+                        keyed = list(self._keyed(_accepted(outcome), takes))
                     except RejectedRecord as error:
                         self.rejects.add(Reject(outcome.place, str(error)))
                         continue
-                    self.touched.count(example)
-                    if example.language is None:
+                    if keyed:
+                        self.touched.count(keyed[0][1])
+                    keyed = [(key, example) for key, example in keyed if example.language is None]
+                    self.firsts += [len(keys)] * len(keyed)
+                    for key, example in keyed:
                         keys.append(key)
-                        spool.add(_stored(identify(raw), example))
+                        spool.add(_stored(identify(example.raw or example.values), example))
                 if self.num_records // CHUNK > told:
                     told = self.num_records // CHUNK
                     self.progress("reading", self.num_records, None)
@@ -100,6 +104,15 @@ class Preparation:
                 f"{type(maker.adapter).__name__} leaves all of them out. Check the adapter's settings."
             )
         return keys
+
+    def _keyed(self, example: Example, takes: Sequence[str]) -> Iterator[tuple[Any, Example]]:
+        """The example with its split key; where sequences are cut, one for each split that gets a part."""
+        split = self.run.data.split
+        if isinstance(split, SequenceSplit):
+            parts = parts_of(split, example.values)
+            yield from ((name, example._replace(values=values, raw=None)) for name, values in parts)
+        else:  # cleaning moves no example to another split
+            yield key_of(split, example.carried | (example.raw or example.values), takes), example
 
     def _refuse_rejects(self, maker: ExampleMaker) -> None:
         reasons = Counter(dict(self.rejects.reasons.most_common()))
@@ -128,12 +141,19 @@ class Preparation:
         (spool / "all.parquet").unlink()
 
     def _kept(self, count: int) -> Any:
-        """The places of the examples with the smallest ids, which are hashes: an even draw over the source."""
+        """The places of the examples with the smallest ids, which are hashes: an even draw over the source.
+
+        The parts of a sequence that was cut stay together, and count as one.
+        """
         limit = self.run.data.limit
         if limit is None or limit >= count:
             return np.arange(count)
-        ids = (stored.id for stored in read_stored(self.work / "spool" / "all.parquet"))
-        return np.sort(np.argsort(np.fromiter(ids, dtype=np.uint64, count=count), kind="stable")[:limit])
+        stored = read_stored(self.work / "spool" / "all.parquet")
+        ids = np.fromiter((each.id for each in stored), dtype=np.uint64, count=count)
+        firsts = np.array(self.firsts, dtype=np.int64)
+        wholes = np.flatnonzero(np.arange(count) == firsts)
+        chosen = wholes[np.argsort(ids[wholes], kind="stable")[:limit]]
+        return np.flatnonzero(np.isin(firsts, chosen))
 
     def _fit(self, encoder: Encoder, head: TaskHead) -> None:
         train = self.work / "spool" / "train.parquet"
@@ -171,10 +191,16 @@ class Preparation:
                 f"every example of {empty[0]} is rejected in encoding: {top[0][0] if top else 'no reason'}."
             )
 
-    def _report(self, head: TaskHead, counts: Mapping[Split, int]) -> None:
+    def _report(self, encoder: Encoder, head: TaskHead, counts: Mapping[Split, int]) -> None:
         self.progress("checking", 0, None)
         fields = list(type(head).takes.model_fields)
-        found = leakage({split: list(_texts(self.work / "examples" / f"{split}.parquet", fields)) for split in SPLITS})
+        read = _rows if encoder.reads_rows else _texts
+        texts: dict[str, Texts] = {
+            split: list(read(self.work / "examples" / f"{split}.parquet", fields)) for split in SPLITS
+        }
+        found = leakage(texts, near=not encoder.reads_rows)
+        train = list(read_values(self.work / "examples" / "train.parquet"))
+        found["suspects"] = [each._asdict() for each in suspects(train, head)]
         _write_json(self.work / "leakage.json", found)
         self.stats.set("cleaning", [each._asdict() for each in self.touched.rows()])
         self.stats.set("records", self.num_records)
@@ -204,6 +230,14 @@ def _texts(path: Path, fields: Sequence[str]) -> Iterator[tuple[int, str]]:
         text = text_of(stored.values, fields)
         if text is not None:
             yield stored.id, text
+
+
+def _rows(path: Path, fields: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """(id, all that the head takes as one text) of each example."""
+    names = list(fields)
+    for stored in read_stored(path):
+        values = stored.values
+        yield stored.id, json.dumps([values.get(name) for name in names], ensure_ascii=False)
 
 
 def _write_json(path: Path, values: Any) -> None:

@@ -18,13 +18,20 @@ class FormField(NamedTuple):
     control: Any
     is_json: bool
     """Whether the control holds JSON text, for fields that no single control fits."""
+    is_lines: bool = False
+    """Whether the control holds a list of texts, one a line."""
 
 
-def build_form(schema: Mapping[str, Any]) -> list[FormField]:
+Choices = Mapping[str, Sequence[tuple[str, str]]]
+"""For list fields what may be picked: (what is shown, what is sent)."""
+
+
+def build_form(schema: Mapping[str, Any], choices: Choices | None = None) -> list[FormField]:
     """Controls for the properties of a record, made inside the current Blocks."""
     required = set(schema.get("required", ()))
     fields = schema.get("properties", {}).items()
-    return [_field(name, _resolved(schema, rule), name in required) for name, rule in fields]
+    offered = choices or {}
+    return [_field(name, _resolved(schema, rule), name in required, offered.get(name)) for name, rule in fields]
 
 
 def _resolved(schema: Mapping[str, Any], rule: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -35,13 +42,18 @@ def _resolved(schema: Mapping[str, Any], rule: Mapping[str, Any]) -> Mapping[str
     return {**options[0], **rule} if len(options) == 1 else rule
 
 
-def _field(name: str, rule: Mapping[str, Any], is_required: bool) -> FormField:
+def _field(
+    name: str, rule: Mapping[str, Any], is_required: bool, choices: Sequence[tuple[str, str]] | None
+) -> FormField:
     words: dict[str, Any] = {
         "label": name.replace("_", " ") + ("" if is_required else " (optional)"),
         "elem_id": f"field-{name}",
     }
     words["info"] = rule.get("description")
     kind = rule.get("type")
+    if choices and kind == "array":
+        pick = {"choices": list(choices), "value": [], "multiselect": True, "allow_custom_value": True}
+        return FormField(name, gr.Dropdown(**pick, **words), False)
     if "enum" in rule:
         return FormField(name, gr.Dropdown(choices=list(rule["enum"]), value=rule.get("default"), **words), False)
     if kind == "boolean":
@@ -54,6 +66,9 @@ def _field(name: str, rule: Mapping[str, Any], is_required: bool) -> FormField:
         lines = 3 if rule.get("maxLength", 1000) > 200 else 1
         box = gr.Textbox(lines=lines, max_lines=10, value=rule.get("default"), **words)
         return FormField(name, box, False)
+    if kind == "array" and rule.get("items", {}).get("type") == "string":
+        words["info"] = f"{words['info'] or 'Several texts.'} One a line."
+        return FormField(name, gr.Textbox(lines=6, max_lines=20, **words), False, is_lines=True)
     return FormField(name, gr.Textbox(lines=2, placeholder="JSON", **words), True)
 
 
@@ -61,6 +76,9 @@ def record_from(fields: Sequence[FormField], values: Sequence[Any]) -> Row:
     """The record that the form holds. Raises ValueError naming a field whose JSON is broken."""
     record: Row = {}
     for field, value in zip(fields, values, strict=True):
+        if field.is_lines:
+            record[field.name] = [line.strip() for line in (value or "").splitlines() if line.strip()]
+            continue
         if value is None or (value == "" and not field.is_json):
             if value == "":
                 record[field.name] = value
@@ -75,4 +93,8 @@ def record_from(fields: Sequence[FormField], values: Sequence[Any]) -> Row:
 def values_of(fields: Sequence[FormField], record: Mapping[str, Any]) -> list[Any]:
     """What the controls show for a record."""
     shown = [record.get(field.name) for field in fields]
+    shown = [
+        "\n".join(value) if field.is_lines and value is not None else value
+        for field, value in zip(fields, shown, strict=True)
+    ]
     return [json.dumps(v) if field.is_json and v is not None else v for field, v in zip(fields, shown, strict=True)]

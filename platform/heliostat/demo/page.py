@@ -10,6 +10,7 @@ import gradio as gr
 from heliostat.component import Row
 from heliostat.demo.corrections import keep_correction
 from heliostat.demo.form import FormField, build_form, record_from, values_of
+from heliostat.demo.marks import draw_marks, marks_of
 from heliostat.errors import ServeError
 from heliostat.plugin import Demo
 from heliostat.serve.client import Client
@@ -33,12 +34,14 @@ def draw_model(client: Client, name: str, demo: Demo | None = None) -> None:
     gr.Markdown(f"# {demo.title or name.replace('-', ' ').capitalize()}\n{demo.description}")
     with gr.Row(equal_height=False):
         with gr.Column(scale=3):
-            fields = build_form(about["takes"])
+            fields = build_form(about["takes"], demo.choices())
             ask = gr.Button("Ask", variant="primary", elem_id="ask")
             samples = [values_of(fields, sample) for sample in about["samples"]]
             if samples:
                 gr.Examples(samples, [field.control for field in fields], label="Try one of these")
+            marks = draw_marks()
         with gr.Column(scale=2):
+            picture = gr.HTML("", elem_id="picture", visible=False)
             bars = gr.Label(label="Answer", elem_id="answer", num_top_classes=8)
             facts = gr.Markdown("", elem_id="facts")
             details = gr.JSON(label="All fields", visible=False)
@@ -47,7 +50,7 @@ def draw_model(client: Client, name: str, demo: Demo | None = None) -> None:
             state = gr.State(None)
             correct = _draw_correction(name, about.get("targets", ()), state)
     inputs = [field.control for field in fields]
-    outputs = [bars, facts, details, state, *correct]
+    outputs = [bars, facts, details, state, *correct, picture, marks]
     answer = _answerer(client, name, demo, fields, about.get("targets", ()))
     ask.click(answer, inputs, outputs, api_name=f"ask-{name}")
 
@@ -57,15 +60,18 @@ def _answerer(client: Client, name: str, demo: Demo, fields: list[FormField], ta
         try:
             record = record_from(fields, values)
             reply = client.ask(name, [record])
+            marks = marks_of(client, name, demo, record, reply.predictions[0])
         except (ServeError, ValueError) as error:
             raise gr.Error(str(error), print_exception=False) from None
         prediction = reply.predictions[0]
         bars = dict(demo.bars(prediction))
         facts = f"answered by **{name}** version **{reply.version}** in **{reply.latency_ms:.0f} ms**"
-        others = {key: value for key, value in prediction.items() if key not in {"probabilities", "label"}}
+        others = dict(demo.details(prediction))
         asked = {"record": record, "prediction": prediction, "version": reply.version}
         shown = gr.Label(value=bars) if bars else gr.Label(value=str(next(iter(prediction.values()), "")))
-        return [shown, facts, gr.JSON(value=others, visible=bool(others)), asked, *_choices(prediction, targets)]
+        choices, drawn = _choices(prediction, targets), demo.picture(prediction)
+        picture = gr.HTML(value=drawn, visible=bool(drawn))
+        return [shown, facts, gr.JSON(value=others, visible=bool(others)), asked, *choices, picture, marks]
 
     return answer
 
@@ -73,7 +79,7 @@ def _answerer(client: Client, name: str, demo: Demo, fields: list[FormField], ta
 def _choices(prediction: Row, targets: Sequence[str]) -> list[Any]:
     """The controls of the correction, now that the classes are known from an answer."""
     classes = sorted(prediction.get("probabilities", {}))
-    if targets and classes:
+    if targets and classes and "label" in prediction:  # one class: what a correction can name
         return [gr.Radio(choices=classes, value=None, visible=True), gr.Button(visible=True), ""]
     return [gr.Radio(visible=False), gr.Button(visible=False), ""]
 

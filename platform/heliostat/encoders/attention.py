@@ -190,6 +190,11 @@ def _jagged(query: Tensor, key: Tensor, value: Tensor, layout: Layout, call: _Ca
     return attended.transpose(1, 2).values()
 
 
+def keep_from_compiler() -> None:
+    """Let `torch.compile` pass over this attention, whose shapes are those of a batch: it would compile each anew."""
+    AttentionInterface.register(UNPADDED, torch.compiler.disable(unpadded_attention))
+
+
 def _no_mask(*_: Any, **__: Any) -> None:
     """No mask: the boundaries travel as `layout`."""
 

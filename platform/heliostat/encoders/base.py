@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from heliostat.encoders.pretrained import resolve
 from heliostat.errors import CheckpointError, RunError
+from heliostat.lineage import fixed
 
 BASE = "adapter_base.json"
 """Beside an adapter (or what was merged from one): the address of its base, and file name -> sha256."""
@@ -18,7 +19,7 @@ class Base(NamedTuple):
     """Pretrained weights, by address and content."""
 
     address: str
-    """A folder's absolute path, `package:<package>/<folder>` or a hub name."""
+    """A folder's absolute path, a model of ours (`name:3`), `package:<package>/<folder>` or a hub name."""
     files: dict[str, str]
     """Name of each file of weights -> its sha256."""
 
@@ -28,8 +29,8 @@ class Base(NamedTuple):
         source = resolve(address)
         is_folder = Path(source).is_dir()
         paths = sorted(Path(source).glob("*.safetensors")) if is_folder else _of_hub(source)
-        if is_folder and not address.startswith("package:"):
-            address = str(Path(address).expanduser().resolve())
+        here = Path(address).expanduser()
+        address = str(here.resolve()) if is_folder and here.is_dir() else fixed(address)
         return cls(address, {path.name: _sha256(path) for path in paths})
 
     @classmethod

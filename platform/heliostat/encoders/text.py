@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from heliostat.encoders.adapted import Adapted
     from heliostat.encoders.base import Base
+    from heliostat.encoders.text_module import TextModule
 
 PAIR_START = "pair_start"
 """The column that says where the second text of a pair begins in its example; absent where there is one text."""
@@ -189,7 +190,10 @@ class TextEncoder(Encoder):
         return list(rows)
 
     def _parts(self, example: Row) -> tuple[str, ...]:
-        for field in self.config.fields:
+        return self._texts(example, self.config.fields)
+
+    def _texts(self, example: Row, fields: Sequence[str]) -> tuple[str, ...]:
+        for field in fields:
             if not isinstance(example.get(field), str):
                 there = (
                     f"a {type(example[field]).__name__}"
@@ -197,7 +201,7 @@ class TextEncoder(Encoder):
                     else f"only {', '.join(example) or 'nothing'}"
                 )
                 raise DataError(f"encoder.fields names '{field}', which must be a text; the example has {there}.")
-        return tuple(example[field] for field in self.config.fields)
+        return tuple(example[field] for field in fields)
 
     def spec(self) -> FeatureSpec:
         """Width of the states, and the vocabulary."""
@@ -233,12 +237,12 @@ class TextEncoder(Encoder):
         CheckpointError when the base of a checkpoint's adapter is gone or another.
         """
         from heliostat.encoders.pretrained import load_transformer
-        from heliostat.encoders.text_module import TextModule, prove
+        from heliostat.encoders.text_module import prove
 
         if self._base:
             self._base.verify()
         address = None if self._weights_follow else self._base.address if self._base else self.config.pretrained
-        module = TextModule(load_transformer(self._fitted()[0], address), self.config.pooling, self.gives)
+        module = self.module_type()(load_transformer(self._fitted()[0], address), self.config.pooling, self.gives)
         prove(module)
         if self.config.adapter and address:  # weights that follow have it merged
             from heliostat.encoders.adapted import adapt
@@ -246,6 +250,12 @@ class TextEncoder(Encoder):
 
             module.adapter = adapt(module.transformer, self.config.adapter, self._base or Base.of(address))
         return module
+
+    def module_type(self) -> type[TextModule]:
+        """What computes; a subclass may give more than the features of a text."""
+        from heliostat.encoders.text_module import TextModule
+
+        return TextModule
 
     def depth_of(self, parameter: str) -> int | None:
         """0 for embeddings, k for the k-th layer, by the names that transformers gives them."""

@@ -112,7 +112,8 @@ def prove(module: TextModule) -> None:
     training = transformer.training
     transformer.eval()
     try:
-        lengths = (11, 7)
+        most = (getattr(transformer.config, "max_position_embeddings", None) or 11) - module.first_position
+        lengths = (min(11, most), min(7, most))
         size, padding = transformer.config.vocab_size, transformer.config.pad_token_id
         ids = torch.arange(sum(lengths), device=transformer.device) * 7919 % size
         ids = torch.where(ids == padding, (ids + 1) % size, ids) if padding is not None else ids

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from heliostat.errors import DataError
 
@@ -17,15 +17,22 @@ _MIN_FREQUENCY = 2
 """A pair of tokens that was seen once is noise."""
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int, *, lower_case: bool) -> Tokenizer:
+def train_tokenizer(
+    texts: Iterable[str], vocab_size: int, *, lower_case: bool, form: Literal["NFC", "NFKC"] = "NFKC"
+) -> Tokenizer:
     """A byte-level BPE vocabulary (Sennrich et al. 2016) of at most `vocab_size` tokens; no text is unknown to it.
 
-    The same texts give the same vocabulary, which WordPiece training does not promise. Raises DataError without texts.
+    `form` is the Unicode form that texts are read in: NFKC where widths and ligatures say nothing, NFC where a text is
+    to be written as it was. The same texts give the same vocabulary, which WordPiece training does not promise. Raises
+    DataError without texts.
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
     tokenizer = Tokenizer(models.BPE())
-    steps = [normalizers.NFKC(), *([normalizers.Lowercase()] if lower_case else [])]
+    steps = [
+        normalizers.NFC() if form == "NFC" else normalizers.NFKC(),
+        *([normalizers.Lowercase()] if lower_case else []),
+    ]
     tokenizer.normalizer = normalizers.Sequence(steps)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
@@ -151,6 +158,15 @@ class TextVocabulary:
     def text(self, ids: Sequence[int]) -> str:
         """The text that these ids stand for, special ids left out."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+
+    def halves(self) -> list[tuple[int, int]]:
+        """For each id, the two that it was merged from, or itself and -1: [size]."""
+        model = json.loads(self._tokenizer.to_str())["model"]
+        numbers, found = self._tokenizer.get_vocab(), [(place, -1) for place in range(self.size)]
+        for merge in model.get("merges", ()):
+            first, second = merge.split(" ") if isinstance(merge, str) else merge
+            found[numbers[first + second]] = (numbers[first], numbers[second])
+        return found
 
     def starts_word(self) -> list[bool]:
         """For each id, whether it starts a word: [size]. A special id does; an id that stands for nothing does not."""

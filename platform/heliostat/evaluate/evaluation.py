@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from heliostat.component import Row
 from heliostat.errors import DataError
+from heliostat.evaluate.drift import drift
 from heliostat.evaluate.intervals import compare
 from heliostat.evaluate.mistakes import mistakes
 from heliostat.evaluate.page import write_page
@@ -103,9 +105,8 @@ def evaluate(
             f"{predictor.run.head.type} names no metrics, so there is nothing to report: give it metrics()."
         )
     answers = {MODEL: answer(predictor.predict, head, examples, "model", on_progress)}
-    baselines = _baselines(predictor) if prepared.counts.get("train") else {}
-    train = list(prepared.examples("train")) if baselines else []
-    for address, baseline in baselines.items():
+    train = list(prepared.examples("train")) if prepared.counts.get("train") else []
+    for address, baseline in (_baselines(predictor) if train else {}).items():
         if on_progress:
             on_progress(address, 0, len(examples))
         baseline.fit(train, head)
@@ -113,7 +114,9 @@ def evaluate(
     predictions = tabulate(head, prepared.shards(split).ids, examples, answers, settings.slices)
     out.mkdir(parents=True, exist_ok=True)
     run_id = run_id or (curves.absolute().parent.name if curves else None)
-    report = _report(predictor, prepared, predictions, examples, metrics, rows_name or split, out, run_id)
+    moved = drift(train, examples, head) if train and split != "train" else []
+    made = _report(predictor, prepared, predictions, examples, metrics, rows_name or split, out, run_id)
+    report = replace(made, drift=moved)
     predictions.write(report.table)
     report.write_json()
     write_page(report, head, predictions, curves)
@@ -189,4 +192,5 @@ def _report(
         ],
         mistakes=mistakes(head, predictions, examples) if isinstance(head, Classification) else (),
         cleaning=list(prepared.cleaning()),
+        signatures={name: str(metric.signature) for name, metric in metrics.items() if hasattr(metric, "signature")},
     )

@@ -13,12 +13,14 @@ import numpy as np
 
 from heliostat.evaluate import plots
 from heliostat.evaluate.curves import read_curves
+from heliostat.evaluate.drift import MOVED, STEADY
 from heliostat.evaluate.intervals import Interval
 from heliostat.evaluate.report import Report, overall
 from heliostat.evaluate.table import MODEL, Predictions
 from heliostat.heads.classification import Classification
 from heliostat.heads.classification_metrics import CALIBRATION_BINS, reliability
-from heliostat.plugin import TaskHead
+from heliostat.plugin import Chart, TaskHead
+from heliostat.run import protocol
 
 MAX_CLASSES = 60
 """Classes up to which a confusion matrix can be read."""
@@ -51,6 +53,7 @@ def write_page(report: Report, head: TaskHead, predictions: Predictions, curves:
         report=report,
         head=head,
         verdict=verdict(report),
+        protocol=protocol(report.run["data"]["split"]),
         overall=[report.primary, *(name for name in names if name != report.primary)],
         by_class=[name for name in report.scores if name not in names],
         notes=list(_notes(report)),
@@ -58,6 +61,9 @@ def write_page(report: Report, head: TaskHead, predictions: Predictions, curves:
         curves=_curves(report, curves),
         settings=list(flat(report.run)),
         leaks=list(_leaks(report)),
+        suspects=report.leakage.get("suspects", ()),
+        charts=_charts(report, head, predictions),
+        moved=drift_word,
         better=better,
         **_classification(head, predictions),
     )
@@ -97,6 +103,17 @@ def _slice_plots(report: Report) -> Iterator[SlicePlot]:
         found = list(grouped)
         svg = plots.by_slice(found, metric_name(report.primary), report.scores[report.primary].value, names)
         yield SlicePlot(column, svg, sum(each.rows for each in found))
+
+
+def _charts(report: Report, head: TaskHead, predictions: Predictions) -> list[tuple[Chart, str]]:
+    """The head's own plots, each with its picture."""
+    names = {MODEL: report.name}
+    return [(chart, plots.chart(chart, names)) for chart in head.charts(predictions.views())]
+
+
+def drift_word(psi: float) -> str:
+    """What a population stability index says by custom."""
+    return "steady" if psi < STEADY else "moved" if psi < MOVED else "another population"
 
 
 def _curves(report: Report, path: Path | None) -> str:
@@ -139,7 +156,8 @@ def _leaks(report: Report) -> Iterator[Leak]:
 
 
 def _notes(report: Report) -> Iterator[str]:
-    """What the intervals leave out, in a sentence or two."""
+    """How scores were computed, and what the intervals leave out, in a sentence each."""
+    yield from (f"{metric_name(name)}: {signature}." for name, signature in report.signatures.items())
     never, sometimes = [], []
     for owner, scores in {"": report.scores, **report.baselines}.items():
         for name, score in scores.items():
@@ -156,7 +174,7 @@ def _notes(report: Report) -> Iterator[str]:
 
 def metric_name(name: str) -> str:
     """A metric's key as people write it."""
-    plain = {"macro_f1": "macro-F1", "auc": "AUC", "calibration_error": "calibration error"}
+    plain = {"macro_f1": "macro-F1", "auc": "AUC", "calibration_error": "calibration error", "ks": "KS"}
     for kind in ("precision", "recall"):
         if name.startswith(f"{kind}_"):
             return f"{kind} of {name.removeprefix(f'{kind}_')}"

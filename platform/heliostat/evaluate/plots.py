@@ -14,6 +14,7 @@ import numpy.typing as npt
 from heliostat.evaluate.curves import Curve
 from heliostat.evaluate.intervals import Interval
 from heliostat.evaluate.slices import Slice
+from heliostat.plugin import Chart
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -201,6 +202,27 @@ def curves(found: Mapping[str, Curve], chosen: str, title: str) -> str:
             axes.xaxis.get_major_locator().set_params(integer=True)
             if len(shown) > 1:
                 axes.legend(fontsize=9)
+    return out[0]
+
+
+_LINES = (BLUE, AMBER, "#6b7f94", "#b8c2cd", SKY)
+
+
+def chart(drawn: Chart, names: Mapping[str, str]) -> str:
+    """Lines that a head describes; `names` is how models are called, others go by the name of their line."""
+    out: list[str] = []
+    with _figure(4.6, 3.6, out) as figure:
+        axes = figure.subplots()
+        for place, (name, (x, y)) in enumerate(drawn.lines.items()):
+            marker = "o" if len(x) <= 20 and drawn.diagonal else ""
+            colour = _LINES[place % len(_LINES)]
+            axes.plot(x, y, color=colour, linewidth=1.5, label=names.get(name, name), marker=marker, markersize=4.5)
+        if drawn.diagonal:
+            most = max([each for x, y in drawn.lines.values() for each in (*x, *y)], default=1.0)
+            axes.plot([0, most], [0, most], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        axes.set_xlabel(drawn.x)
+        axes.set_ylabel(drawn.y)
+        axes.legend(fontsize=9)
     return out[0]
 
 

@@ -17,7 +17,9 @@
     counts       {train, valid, test}: examples
     leakage      {"test/train": {checked, exact, near, pairs}, ...}: texts that stand in two splits
     cleaning     [{step, examples, effect, times}]: what each step of data.clean and data.balance touched
+    signatures   {metric: text}: how it was computed, as sacreBLEU spells it
     run          the resolved run, with the keys of a run file
+    drift        [{field, psi, most, is_target}]: how far each field has moved from the train split
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from heliostat.evaluate.drift import Drift
 from heliostat.evaluate.intervals import LEVEL, SEED, Interval
 from heliostat.evaluate.mistakes import Mistake
 from heliostat.evaluate.slices import Slice
@@ -66,6 +69,9 @@ class Report:
     folder: Path
     slices: Sequence[Slice] = ()
     mistakes: Sequence[Mistake] = field(default=(), repr=False)
+    drift: Sequence[Drift] = ()
+    signatures: Mapping[str, str] = field(default_factory=dict)
+    """How a metric was computed, as its library spells it: by name of the metric, where it says so."""
     cleaning: Sequence[Mapping[str, Any]] = ()
     """What each step of cleaning and balancing touched."""
 
@@ -125,7 +131,9 @@ class Report:
             "counts": dict(self.counts),
             "leakage": dict(self.leakage),
             "cleaning": [dict(each) for each in self.cleaning],
+            "signatures": dict(self.signatures),
             "run": dict(self.run),
+            "drift": [each._asdict() for each in self.drift],
         }
 
     def write_json(self) -> None:

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from heliostat.lineage import Entry
 
 
-def told(lineage: Sequence[Entry]) -> list[str]:
-    """One line a training, indented below the one that it goes on from."""
-    return [f"{'   ' * max(0, depth - 1)}{'└─ ' if depth else ''}{_line(entry)}" for depth, entry in enumerate(lineage)]
+def told(lineage: Sequence[Entry], served_as: Sequence[str] = ()) -> list[str]:
+    """One line a training, indented below the one that it goes on from; then `name@alias`, by which it is served."""
+    lines = [_line(entry) for entry in lineage]
+    lines += [f"served as {', '.join(served_as)}"] if served_as else []
+    return [f"{'   ' * max(0, depth - 1)}{'└─ ' if depth else ''}{line}" for depth, line in enumerate(lines)]
 
 
 def _line(entry: Entry) -> str:

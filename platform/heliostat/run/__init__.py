@@ -20,7 +20,16 @@ from heliostat.run.settings import (
     TrainSettings,
     build,
 )
-from heliostat.run.splits import ColumnSplit, HashSplit, LastSplit, SplitSettings, TimeSplit
+from heliostat.run.splits import (
+    ColumnSplit,
+    DateSplit,
+    HashSplit,
+    LastSplit,
+    SequenceSplit,
+    SplitSettings,
+    TimeSplit,
+    protocol,
+)
 from heliostat.run.text import render
 
 __all__ = [
@@ -33,6 +42,7 @@ __all__ = [
     "ColumnSplit",
     "ComponentSpec",
     "DataSettings",
+    "DateSplit",
     "EncoderSpec",
     "EvaluateSettings",
     "HashSplit",
@@ -44,6 +54,7 @@ __all__ = [
     "RmsProp",
     "Run",
     "ScalingSettings",
+    "SequenceSplit",
     "Sgd",
     "SplitSettings",
     "TimeSplit",
@@ -55,6 +66,7 @@ __all__ = [
     "nested",
     "parent_address",
     "pinned",
+    "protocol",
     "read",
     "render",
     "runs",

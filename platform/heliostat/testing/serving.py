@@ -43,11 +43,12 @@ def demo_answers(rehearsal: Rehearsal) -> str:
     name, head = rehearsal.run.name, rehearsal.parts.head
     with _deployed(rehearsal) as url:
         client = Client(url)
-        page = build_page(client, name, head.demo() if head.demo else None)
+        demo = head.demo() if head.demo else None
+        page = build_page(client, name, demo)
         ask = next((fn for fn in page.fns.values() if fn.api_name == f"ask-{name}"), None)
         if ask is None or ask.fn is None:
             raise Fault("the page has no button that asks the model.")
-        fields = build_form(client.model(name)["takes"])
+        fields = build_form(client.model(name)["takes"], demo.choices() if demo else None)
         answers: list[Any] = [ask.fn(*values_of(fields, sample)) for sample in head.samples]
     if not all(name in answer[1] for answer in answers):
         raise Fault("the page does not say which model answered.")

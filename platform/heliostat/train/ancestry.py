@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 
 from heliostat import checkpoint, lineage
+from heliostat.data.prepared import Prepared
 from heliostat.lineage import LINEAGE, Entry
-from heliostat.run import Run, parent_address
+from heliostat.run import Parts, Run, parent_address
 
 
 def ancestors_of(run: Run) -> list[Entry]:
@@ -50,3 +51,13 @@ def _weights_hash(address: str) -> str | None:
         return None
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fitted_parts(run: Run, prepared: Prepared, folder: Path) -> Parts:
+    """What was fitted, from the run's own checkpoint where it has one: then nothing is asked of a pretrained model.
+
+    An adapter goes on beside its base, also where its checkpoints hold the two merged: it asks for the base again.
+    """
+    path = checkpoint.newest(folder / "checkpoints")
+    has_adapter = getattr(run.encoder.settings, "adapter", None) is not None
+    return prepared.parts(run) if path is None or has_adapter else checkpoint.load_parts(run, path)

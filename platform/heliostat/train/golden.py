@@ -1,4 +1,4 @@
-"""The golden answers of a checkpoint: what every later copy of the model must answer."""
+"""Answers to a head's sample records, kept in each checkpoint: what every later copy of the model must answer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from heliostat.data.clean import Cleaner
+from heliostat.data.collate import collate
 from heliostat.model import Model
 from heliostat.run import Parts, Run
 
@@ -20,8 +21,6 @@ def golden_answers(
 
     `run` says how texts are cleaned; None cleans nothing.
     """
-    from heliostat.data.collate import collate
-
     cleaner = Cleaner.of(run) if run else None
     answers = []
     for sample in parts.head.samples:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from heliostat.run import Run
-from heliostat.train.tracking import Tracker, build_trackers
+from heliostat.train.tracking import Ending, Tracker, build_trackers
 
 
 class Journal:
@@ -18,6 +18,8 @@ class Journal:
         self.folder = folder
         self.run = run
         self.is_writer = is_writer
+        self.validated: set[int] = set()
+        """The steps whose validation stands in the journal."""
         self._trackers: list[Tracker] = []
         self._file: Any = None
 
@@ -31,7 +33,8 @@ class Journal:
         self.close()
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "metrics.jsonl"
-        kept = [line for line in _lines(path) if json.loads(line)["step"] <= step]
+        kept = [line for line in whole_lines(path) if json.loads(line)["step"] <= step]
+        self.validated = {row["step"] for row in map(json.loads, kept) if _is_validation(row)}
         path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         self._file = path.open("a", encoding="utf-8", buffering=1)
         if self.run is not None:
@@ -44,6 +47,8 @@ class Journal:
         if not self.is_writer:
             return
         self._file.write(json.dumps({key: _rounded(value) for key, value in row.items()}) + "\n")
+        if _is_validation(row):
+            self.validated.add(int(row["step"]))
         values = {
             key if "/" in key else f"train/{key}": float(value)
             for key, value in row.items()
@@ -52,21 +57,25 @@ class Journal:
         for tracker in self._trackers:
             tracker.log(int(row["step"]), values)
 
-    def close(self) -> None:
-        """Flush everything."""
+    def close(self, ending: Ending = "finished") -> None:
+        """Flush everything, and tell the trackers how the training ended."""
         if self._file:
             self._file.close()
             self._file = None
         while self._trackers:
-            self._trackers.pop().close()
+            self._trackers.pop().close(ending)
 
 
-def _lines(path: Path) -> list[str]:
+def whole_lines(path: Path) -> list[str]:
     """The whole lines of a journal; a half-written last one is left out."""
     if not path.exists():
         return []
     text = path.read_text(encoding="utf-8")
     return text[: text.rfind("\n") + 1].splitlines()
+
+
+def _is_validation(row: Mapping[str, float | int]) -> bool:
+    return any(name.startswith("valid/") for name in row)
 
 
 def _rounded(value: float | int) -> float | int:

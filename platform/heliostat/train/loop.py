@@ -46,8 +46,12 @@ def fit(run: Run, prepared: Prepared, worker: Worker, folder: Path) -> Outcome:
     trainee = Trainee.build(run, prepared, worker, folder)
     try:
         reason, history = _train(trainee)
-    finally:
-        trainee.close()
+        if trainee.aside:
+            history = trainee.aside.finish(trainee.saver.wait)
+    except BaseException as error:
+        trainee.close("stopped" if isinstance(error, (Stopped, KeyboardInterrupt)) else "failed")
+        raise
+    trainee.close("finished")
     leader = best(history)
     if leader is None:
         raise TrainError("the training ended without a validation: train.max_steps or train.epochs leaves no step.")
@@ -94,15 +98,18 @@ def _train_from(
         if timetable.proves(after):
             check_truth(trainee.worker, trainee.model, trainee.seen, after.step)
         stop = update is not None and update.stop
-        if timetable.validates(after):
+        validates = timetable.validates(after)
+        if validates and not trainee.aside:
             history = [*history, trainee.validate(after)]
             trainee.save(after, history)
             decision = after_validation(history, settings.patience)
             if isinstance(decision, Stop):
                 return decision.reason, history
-        elif stop or timetable.checkpoints(after):
+        elif validates or stop or timetable.checkpoints(after):
             trainee.save(after, history)
         if stop:
+            if trainee.aside and trainee.aside.refusal:
+                raise TrainError(trainee.aside.refusal)
             raise Stopped(f"stopped after step {after.step}; its checkpoint is kept.")
     return "", history
 

@@ -101,12 +101,13 @@ def work(config: dict[str, Any]) -> None:
     from heliostat.data.prepared import Prepared
     from heliostat.run import check
     from heliostat.train.loop import fit
-    from heliostat.train.worker import TorchWorker, set_threads, share_of_cores
+    from heliostat.train.ray_worker import RayWorker
+    from heliostat.train.worker import set_threads, share_of_cores
 
     context = ray.train.get_context()
     run, folder = check(config["run"]), Path(config["folder"])
     set_threads(run.scaling.threads_per_worker or share_of_cores(context.get_local_world_size()))
-    worker = TorchWorker(
+    worker = RayWorker(
         ray.train.torch.get_device(),
         lambda: is_asked_to_stop(folder),
         strategy=run.scaling.strategy,

@@ -51,6 +51,15 @@ class Timetable(NamedTuple):
             return Position(position.step + 1, position.epoch + 1, 0)
         return Position(position.step + 1, position.epoch, batch)
 
+    def position(self, step: int) -> Position:
+        """The position after `step` updates."""
+        epoch = 0
+        batch = step
+        while epoch < len(self.steps_of_epoch) and batch >= self.steps_of_epoch[epoch]:
+            batch -= self.steps_of_epoch[epoch]
+            epoch += 1
+        return Position(step, epoch, batch)
+
     def validates(self, after: Position) -> bool:
         """Whether a validation is due at `after`: at even shares of each epoch, and at the end."""
         if after.step == self.num_steps or after.batch == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,10 +12,18 @@ from heliostat import checkpoint
 class Saver:
     """One checkpoint at a time; a second one waits for the first. Only rank 0 writes."""
 
-    def __init__(self, checkpoints: Path, keep: int, *, is_writer: bool) -> None:
+    def __init__(
+        self,
+        checkpoints: Path,
+        keep: int,
+        *,
+        is_writer: bool,
+        needed: Callable[[], Collection[int]] = frozenset,
+    ) -> None:
         self.checkpoints = checkpoints
         self.keep = keep
         self.is_writer = is_writer
+        self.needed = needed
         self._pool: ThreadPoolExecutor | None = None
         self._pending: Future[None] | None = None
 
@@ -28,7 +37,7 @@ class Saver:
 
     def _write(self, step: int, snapshot: checkpoint.Snapshot, best_step: int | None) -> None:
         checkpoint.save(checkpoint.step_folder(self.checkpoints, step), snapshot)
-        checkpoint.collect(self.checkpoints, keep=self.keep, best=best_step)
+        checkpoint.collect(self.checkpoints, keep=self.keep, best=best_step, needed=self.needed())
 
     def _settle(self) -> None:
         if self._pending:

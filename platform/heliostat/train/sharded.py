@@ -24,7 +24,7 @@ def shard(model: Model, device: torch.device, world_size: int, precision: str) -
     is_half = precision == "bf16"
     inner = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if is_half else MixedPrecisionPolicy()
     outer = MixedPrecisionPolicy(torch.bfloat16, torch.float32, torch.float32) if is_half else inner
-    for layer in _layers(model.encoder):
+    for layer in layers(model.encoder):
         fully_shard(layer, mesh=mesh, reshard_after_forward=True, mp_policy=inner)
     # Cut again after each pass, so that between two passes every parameter is a shard.
     fully_shard(model, mesh=mesh, reshard_after_forward=True, mp_policy=outer)
@@ -32,13 +32,13 @@ def shard(model: Model, device: torch.device, world_size: int, precision: str) -
     return model
 
 
-def _layers(encoder: nn.Module) -> Iterator[nn.Module]:
+def layers(encoder: nn.Module) -> Iterator[nn.Module]:
     """The repeated layers of an encoder: entries of its lists of modules of one class, lists within them aside."""
     for child in encoder.children():
         if isinstance(child, nn.ModuleList) and len(child) > 1 and len({type(layer) for layer in child}) == 1:
             yield from child
         else:
-            yield from _layers(child)
+            yield from layers(child)
 
 
 @contextmanager

@@ -11,10 +11,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import util
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from heliostat.errors import TrainError
 from heliostat.run import Run
+
+Ending = Literal["finished", "stopped", "failed"]
+"""How a training ended: by itself, because somebody asked for it, or with an error."""
 
 
 class Tracker(Protocol):
@@ -24,10 +27,10 @@ class Tracker(Protocol):
         """Begin, or go on after `step`. The folder's name is the id of the run."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Keep these values of a step."""
+        """Keep these values of a step: of any step, as the scores of one may come after the next ones."""
 
-    def close(self) -> None:
-        """Write out everything; nothing of it is left running."""
+    def close(self, ending: Ending) -> None:
+        """Write out everything and say how the training ended; nothing of it is left running."""
 
 
 class TensorBoard:
@@ -44,8 +47,8 @@ class TensorBoard:
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
-    def close(self) -> None:
-        """Flush the event file."""
+    def close(self, ending: Ending) -> None:
+        """Flush the event file, which knows no ending."""
         self._writer.close()
 
 
@@ -79,9 +82,14 @@ class MLflow:
         now = int(time.time() * 1000)
         self._client.log_batch(self._id, metrics=[Metric(key, value, now, step) for key, value in values.items()])
 
-    def close(self) -> None:
-        """Mark the run as finished."""
-        self._client.set_terminated(self._id)
+    def close(self, ending: Ending) -> None:
+        """Mark the run as FINISHED, KILLED or FAILED. After a kill -9 it stays RUNNING, until it goes on and ends."""
+        status = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}[ending]
+        self._client.set_terminated(self._id, status=status)
+
+
+_VALIDATED = "valid_step"
+"""In W&B: after which step the scores of a row were taken."""
 
 
 class WandB:
@@ -101,16 +109,27 @@ class WandB:
             mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
             settings=wandb.Settings(console="off", silent=True, x_disable_stats=True, save_code=False),
         )
+        self._run.define_metric("valid*", step_metric=_VALIDATED)
+        self._step, self._late = step, list[Mapping[str, float]]()
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """One row."""
-        self._run.log(dict(values), step=step)
+        """One row. W&B takes steps in their order only: scores that come late travel with a later row."""
+        if any(name.startswith("valid") for name in values):
+            values = {**values, _VALIDATED: float(step)}
+        if step < self._step:
+            self._late.append(values)
+            return
+        late = self._late.pop(0) if self._late and step > self._step else {}
+        self._step = step
+        self._run.log({**late, **values}, step=step)
 
-    def close(self) -> None:
+    def close(self, ending: Ending) -> None:
         """Finish the run and end the process that wandb started for it."""
         import wandb
 
-        self._run.finish()
+        for later, values in enumerate(self._late, start=1):
+            self._run.log(dict(values), step=self._step + later)
+        self._run.finish(exit_code={"finished": 0, "stopped": 255, "failed": 1}[ending])
         wandb.teardown()
 
 

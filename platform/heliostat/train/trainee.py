@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,19 +26,21 @@ from heliostat.features import FeatureSpec
 from heliostat.lineage import Entry, entry_of
 from heliostat.model import Model, build_model
 from heliostat.run import Parts, Run
+from heliostat.train.acceleration import compile_layers, set_matmul_precision
 from heliostat.train.activations import checkpoint_activations
-from heliostat.train.ancestry import read_ancestors
+from heliostat.train.ancestry import fitted_parts, read_ancestors
+from heliostat.train.apart import Aside
 from heliostat.train.ema import MovingAverage
 from heliostat.train.golden import golden_answers
 from heliostat.train.journal import Journal
 from heliostat.train.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from heliostat.train.policy import Validation, best
-from heliostat.train.progress import START, Position
+from heliostat.train.progress import START, Position, Timetable
 from heliostat.train.saver import Saver
 from heliostat.train.sharded import Whole
-from heliostat.train.tracking import require_trackers
+from heliostat.train.tracking import Ending, require_trackers
 from heliostat.train.truth import Seen
-from heliostat.train.update import Update
+from heliostat.train.update import Update, told
 from heliostat.train.validate import validate
 from heliostat.train.worker import Worker, memory_mb, state_of_effect
 
@@ -74,20 +76,30 @@ class Trainee:
     left_out: set[int] = field(default_factory=set)
     """Updates that were not made, or will not be, because a gradient was not finite (`train.on_nan`)."""
     since: float = field(default_factory=time.monotonic)
+    aside: Aside | None = None
+    """What validates checkpoints apart from the training; None where the workers do it themselves."""
     augmenter: Augmenter | None = None
 
     @classmethod
     def build(cls, run: Run, prepared: Prepared, worker: Worker, folder: Path) -> Trainee:
         """A fresh trainee; the same weights on every worker, from the run's seed."""
-        parts, settings = _fitted(run, prepared, folder), run.train
+        parts, settings = fitted_parts(run, prepared, folder), run.train
         require_trackers(settings.trackers)
+        set_matmul_precision(settings.precision, worker.device)
         torch.manual_seed(settings.seed)
         model = build_model(parts.encoder, parts.head)
         if settings.activation_checkpointing:
             checkpoint_activations(model)
         whole = Whole(model, is_sharded=worker.is_sharded)
+        if settings.compile:
+            compile_layers(model, worker.device)
         wrapped = worker.wrap(model)
         train, spec = prepared.shards("train"), parts.encoder.spec()
+        plan = BatchPlan(train.lengths, tokens_per_batch=settings.tokens_per_batch, seed=settings.seed)
+        journal = Journal(folder, run, is_writer=worker.rank == 0)
+        aside = None
+        if settings.validation == "apart":
+            aside = Aside(run, prepared.folder, folder, worker, journal, Timetable.of(settings, plan))
         return cls(
             run=run,
             parts=parts,
@@ -95,7 +107,7 @@ class Trainee:
             folder=folder,
             train=train,
             valid=prepared.shards("valid"),
-            plan=BatchPlan(train.lengths, tokens_per_batch=settings.tokens_per_batch, seed=settings.seed),
+            plan=plan,
             spec=spec,
             model=model,
             whole=whole,
@@ -104,8 +116,14 @@ class Trainee:
             average=MovingAverage(model, settings.ema) if settings.ema else None,
             ancestors=read_ancestors(folder),
             data_key=prepared.key,
-            journal=Journal(folder, run, is_writer=worker.rank == 0),
-            saver=Saver(folder / "checkpoints", settings.keep_checkpoints, is_writer=worker.rank == 0),
+            journal=journal,
+            saver=Saver(
+                folder / "checkpoints",
+                settings.keep_checkpoints,
+                is_writer=worker.rank == 0,
+                needed=aside.needed if aside else frozenset,
+            ),
+            aside=aside,
             augmenter=Augmenter(settings.augment, spec) if settings.augment else None,
         )
 
@@ -129,6 +147,14 @@ class Trainee:
         path = checkpoint.newest(self.folder / "checkpoints", at_most=at_most)
         if path is None:
             return self.position, []
+        state = self.take(path)
+        load_optimizer_tensors(self.optimizer, self.model, state.optimizer)
+        self.position, self.tokens = Position(*state.trainer["position"]), state.trainer.get("tokens", 0.0)
+        self.left_out |= set(state.trainer.get("left_out", ()))
+        return self.position, [Validation(*row) for row in state.trainer["history"]]
+
+    def take(self, path: Path) -> checkpoint.TrainingState:
+        """Put the weights of a checkpoint in place, those of the average too. Every worker calls it."""
         state = checkpoint.load_state(path)
         if self.adapter:
             self._restore_adapter(self.adapter, path, state)
@@ -140,10 +166,7 @@ class Trainee:
             self.average.load(self.model)
         if state.weights is not None:
             self.whole.put(state.weights)
-        load_optimizer_tensors(self.optimizer, self.model, state.optimizer)
-        self.position, self.tokens = Position(*state.trainer["position"]), state.trainer.get("tokens", 0.0)
-        self.left_out |= set(state.trainer.get("left_out", ()))
-        return self.position, [Validation(*row) for row in state.trainer["history"]]
+        return state
 
     def _restore_adapter(self, adapter: Adapted, path: Path, state: checkpoint.TrainingState) -> None:
         """The checkpoint holds the adapter alone, or merged: its own weights come from the state, its base is there."""
@@ -163,7 +186,7 @@ class Trainee:
         return {**weights, **{f"ranks/{name}": tensor for name, tensor in ranks.items()}}
 
     def log(self, update: Update | None, after: Position, lr: float, num_steps: int) -> None:
-        """Write a row to the journal each `train.log_every` updates: sums over them, never means of means.
+        """Write a row to the journal each `train.log_every` updates.
 
         `update` is None, or not finite, for one that was left out: it counts in no sum.
         """
@@ -174,21 +197,26 @@ class Trainee:
         is_due = after.step % self.run.train.log_every == 0 or after.step in {1, num_steps}
         if not is_due or not self.pending:
             return
-        last = self.pending[-1]
-        sums = self.worker.add_up({name: np.array(sum(each.sums[name] for each in self.pending)) for name in last.sums})
-        counts = {name: sum(each.counts[name] for each in self.pending) for name in last.counts}
-        losses = {name: float(sums[name]) / max(counts[name], 1e-9) for name in sums}
+        if self.aside:
+            self.aside.hand_on()
+        row = {"lr": lr, **told(self.pending, self.worker, self.run.train.tokens_per_micro_batch)}
         now = time.monotonic()
-        tokens = sum(each.tokens for each in self.pending)
-        row = {**losses, "lr": lr, "grad_norm": last.grad_norm, "tokens_per_s": tokens / max(1e-9, now - self.since)}
-        row |= {"memory_mb": memory_mb(self.worker.device)}
+        row["tokens_per_s"] = sum(each.tokens for each in self.pending) / max(1e-9, now - self.since)
+        row["memory_mb"] = memory_mb(self.worker.device)
         if self.left_out:
             row["left_out"] = sum(step < after.step for step in self.left_out)
         self.journal.write({"step": after.step, "epoch": after.epoch, "progress": after.step / num_steps, **row})
         self.pending, self.since = [], now
 
     def validate(self, after: Position) -> Validation:
-        """Loss and scores on the valid split, shared over the workers.
+        """Loss and scores on the valid split, shared over the workers, in the journal."""
+        row, validation = self.scored(after)
+        self.journal.write(row)
+        self.since = time.monotonic()
+        return validation
+
+    def scored(self, after: Position) -> tuple[dict[str, float], Validation]:
+        """What the journal is told of the weights as they are, and how good they are.
 
         Where weights are averaged, the average is what counts (`valid/...`) and the weights themselves are scored
         beside it (`valid_raw/...`), so that the curves say whether averaging pays.
@@ -198,13 +226,12 @@ class Trainee:
         row = {f"valid/{name}": value for name, value in scores.items()}
         if self.average:
             row |= {f"valid_raw/{name}": value for name, value in validate(self).items()}
-        self.journal.write({"step": after.step, "epoch": after.epoch, **row})
-        self.since = time.monotonic()
         name = self.run.train.select or self.parts.head.selects
         if name not in scores:
             raise TrainError(f"train.select: there is no validation score '{name}'. There are: {', '.join(scores)}.")
         is_error = name == "loss" or name.endswith("_error")
-        return Validation(after.step, -scores[name] if is_error else scores[name])
+        validation = Validation(after.step, -scores[name] if is_error else scores[name])
+        return {"step": after.step, "epoch": after.epoch, **row}, validation
 
     def save(self, after: Position, history: list[Validation]) -> None:
         """Copy what a checkpoint holds and let a background thread write it; rank 0 writes, others go on.
@@ -246,29 +273,23 @@ class Trainee:
         self.saver.wait()
         self.worker.gather(0.0)
 
-    def close(self) -> None:
-        """Wait for what is still being written."""
-        self.saver.wait()
-        self.journal.close()
+    def should_stop(self) -> bool:
+        """Whether this worker wishes that all of them save and end."""
+        return self.worker.should_stop() or bool(self.aside and self.aside.refusal)
+
+    def close(self, ending: Ending) -> None:
+        """Wait for what is still being written, and tell the trackers how the training ended."""
+        how: Ending = "failed"
+        try:
+            self.saver.wait()
+            how = ending
+        finally:
+            if self.aside:
+                self.aside.close()
+            self.journal.close(how)
 
     def _served(self) -> Any:
-        return _either(self.average.in_place(self.model), True) if self.average else _either(None, False)
-
-
-def _fitted(run: Run, prepared: Prepared, folder: Path) -> Parts:
-    """What was fitted, from the run's own checkpoint where it has one: then nothing is asked of a pretrained model.
-
-    An adapter goes on beside its base, also where its checkpoints hold the two merged: it asks for the base again.
-    """
-    path = checkpoint.newest(folder / "checkpoints")
-    has_adapter = getattr(run.encoder.settings, "adapter", None) is not None
-    return prepared.parts(run) if path is None or has_adapter else checkpoint.load_parts(run, path)
-
-
-def _either(context: Any, is_on: bool) -> Any:
-    from contextlib import nullcontext
-
-    return context if is_on else nullcontext()
+        return self.average.in_place(self.model) if self.average else nullcontext()
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -17,7 +18,7 @@ from heliostat.data.plan import micro_batches, share
 from heliostat.train.optimizer import set_lr
 from heliostat.train.progress import Position
 from heliostat.train.sharded import whole
-from heliostat.train.worker import Sums
+from heliostat.train.worker import Sums, Worker
 
 if TYPE_CHECKING:
     from heliostat.train.trainee import Trainee
@@ -36,6 +37,8 @@ class Update(NamedTuple):
     """Tokens of the global batch."""
     stop: bool
     """Whether any worker was asked to stop."""
+    micro_batches: float = 0.0
+    """Passes that were made for it, over all workers."""
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
@@ -65,7 +68,23 @@ def update(trainee: Trainee, rows: npt.NDArray[np.int64], position: Position, lr
         if trainee.average:
             trainee.average.update(trainee.model, position.step + 1)
     trainee.optimizer.zero_grad(set_to_none=True)
-    return Update(sums, counts, norm, float(agreed["#tokens"]), bool(agreed["#stop"] > 0))
+    tokens, micro_batches = float(agreed["#tokens"]), float(agreed["#micro_batches"])
+    return Update(sums, counts, norm, tokens, bool(agreed["#stop"] > 0), micro_batches)
+
+
+def told(updates: Sequence[Update], worker: Worker, budget: int) -> dict[str, float]:
+    """What the journal is told of some updates: each loss term, from sums over them, never from means of means.
+
+    `unused_budget` is the share of the micro-batches' `budget` of tokens that no token filled. It is what padding is
+    to others: here nothing is padded, so what is not filled is not computed either. Every worker calls it.
+    """
+    last = updates[-1]
+    sums = worker.add_up({name: np.array(sum(each.sums[name] for each in updates)) for name in last.sums})
+    counts = {name: sum(each.counts[name] for each in updates) for name in last.counts}
+    tokens = sum(each.tokens for each in updates)
+    room = max(1.0, sum(each.micro_batches for each in updates) * budget)
+    losses = {name: float(sums[name]) / max(counts[name], 1e-9) for name in sums}
+    return {**losses, "grad_norm": last.grad_norm, "unused_budget": max(0.0, 1.0 - tokens / room)}
 
 
 def _load(trainee: Trainee, rows: npt.NDArray[np.int64], draws: Draws) -> tuple[list[Batch], int]:
@@ -90,7 +109,7 @@ def _load(trainee: Trainee, rows: npt.NDArray[np.int64], draws: Draws) -> tuple[
 def _agree(trainee: Trainee, batches: list[Batch], num_mine: int) -> Sums:
     """Counts of targets and tokens over all workers, and whether one was asked to stop: one exchange a step."""
     mine: dict[str, float] = dict.fromkeys(trainee.parts.head.counts(batches[0]), 0.0)
-    mine |= {"#tokens": 0.0, "#stop": float(trainee.worker.should_stop())}
+    mine |= {"#tokens": 0.0, "#micro_batches": float(num_mine), "#stop": float(trainee.should_stop())}
     for batch in batches[:num_mine]:
         for name, count in trainee.parts.head.counts(batch).items():
             mine[name] += count

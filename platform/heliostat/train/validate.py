@@ -62,7 +62,7 @@ def _zeros(trainee: Trainee) -> Sums:
 def _sums_of(trainee: Trainee, rows: np.typing.NDArray[np.int64]) -> Sums:
     head, worker, model = trainee.parts.head, trainee.worker, trainee.model
     # The same draws in every validation, so that scores can be compared.
-    batch = drawn(trainee.valid, rows, head, Draws(trainee.run.train.seed, 0), trainee.spec).to(worker.device)
+    batch = drawn(trainee.valid, rows, head, Draws(trainee.run.train.seed, 0, False), trainee.spec).to(worker.device)
     with torch.autocast(worker.device.type, torch.bfloat16, trainee.run.train.precision == "bf16"):
         has_tally = type(head).tally is not TaskHead.tally
         found = model.validate(batch, predict=has_tally)

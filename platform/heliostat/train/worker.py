@@ -17,6 +17,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from heliostat.model import Model, count_parameters
+from heliostat.train.assignment import Assignment, Evaluator
 from heliostat.train.sharded import shard, without_reduction
 
 Sums = dict[str, npt.NDArray[np.float64]]
@@ -56,6 +57,12 @@ class Worker(ABC):
     @abstractmethod
     def should_stop(self) -> bool:
         """Whether somebody asked this worker to stop. Workers may answer differently; the loop adds the answers up."""
+
+    def evaluator(self, assignment: Assignment) -> Evaluator:
+        """Start what scores checkpoints while this worker trains: a process on this machine."""
+        from heliostat.train.evaluator import ChildProcess
+
+        return ChildProcess(assignment)
 
 
 class LocalWorker(Worker):
@@ -170,6 +177,8 @@ def state_of_effect(worker: Worker, model: nn.Module, precision: str) -> dict[st
         "world_size": worker.world_size,
         "device": str(worker.device),
         "precision": precision,
+        "matmul": torch.get_float32_matmul_precision(),
+        "compiled_layers": sum(layer._compiled_call_impl is not None for layer in model.modules()),
         "threads_per_worker": torch.get_num_threads(),
         "torch": torch.__version__,
         "parameters": total,

@@ -1,0 +1,171 @@
+"""Classes in a tree: a top level and levels below it, answered by one path that is consistent down the tree."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from heliostat.batch import Batch, Encoded
+from heliostat.component import Name, Row, Settings
+from heliostat.errors import DataError
+from heliostat.features import FeatureSpec, PooledFeatures
+from heliostat.heads.classification import Classification, Text
+from heliostat.heads.tree import UNKNOWN, Tree
+from heliostat.plugin import Metric, Record, Tally, TaskHead
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class PathInTree(Record):
+    """A path down a tree of classes."""
+
+    path: list[str] = Field(description="The chosen class of each level, the top one first; each lies below the last.")
+    confidences: list[float] = Field(description="The probability of each class of the path.")
+    probabilities: dict[str, float] = Field(description="The probability of each class of the top level.")
+    choices: list[dict[str, float]] = Field(description="For each level its most probable classes, wherever they lie.")
+
+
+class Hierarchy(TaskHead):
+    """One class on each level of a tree. Subclass it to name its levels, its records and its samples.
+
+    A class is chosen among the children of the one above it, so a path never contradicts itself. The top level is a
+    classification; its scores have plain names (`macro_f1`), those of others begin with the level's.
+    """
+
+    class Config(Settings):
+        """Settings of a classification in a tree."""
+
+        levels: Annotated[tuple[Name, ...], Field(min_length=2)] = ("top", "below")
+        """Names of the levels, the top one first; an example's `path` has a class for each."""
+        dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+        class_weights: Literal["none", "balanced", "sqrt"] = "none"
+        """Weight of a class of the top level: 1, the inverse of its share, or that inverse's root."""
+        below_weight: Annotated[float, Field(gt=0.0)] = 1.0
+        """Weight in the loss of each level below the top, which weighs 1."""
+        decide: Literal["most_probable", "macro_f1"] = "most_probable"
+        """Answer with the most probable class, or weigh those of the top level as serves its macro-F1 on valid."""
+
+        @field_validator("levels")
+        @classmethod
+        def _are_different(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+            if len(set(value)) < len(value):
+                raise ValueError("levels have names of their own.")
+            return value
+
+    needs: ClassVar[type[PooledFeatures]] = PooledFeatures
+    takes: ClassVar[type[Record]] = Text
+    gives: ClassVar[type[Record]] = PathInTree
+    target_fields: ClassVar[tuple[str, ...]] = ("path",)
+    baselines: ClassVar[tuple[str, ...]] = ("core.tfidf_paths",)
+    selects: ClassVar[str] = "macro_f1"
+
+    def __init__(self, config: Settings | None = None) -> None:
+        super().__init__(config)
+        self.tree = Tree((), ())
+        # The top level is a plain classification: its weights, its decision, its scores.
+        shared = {name: getattr(self.config, name) for name in ("dropout", "class_weights", "decide")}
+        self.top = Classification(Classification.Config(**shared))
+
+    def fit(self, examples: Iterable[Row]) -> None:
+        """Collect the tree. Raises DataError for a path of another length, or a class below two parents."""
+        paths = Counter(tuple(self._path(example)) for example in examples)
+        self.tree = Tree.of(paths)
+        self.top.fit({"label": path[0]} for path in paths.elements())
+
+    def save(self, folder: Path) -> None:
+        """Write the tree and what the top level has fitted."""
+        (folder / "tree.json").write_text(json.dumps(self.tree, ensure_ascii=False, indent=1), encoding="utf-8")
+        self.top.save(folder)
+
+    def load(self, folder: Path) -> None:
+        """Read the tree and what the top level has fitted."""
+        labels, parents = json.loads((folder / "tree.json").read_text(encoding="utf-8"))
+        self.tree = Tree(tuple(map(tuple, labels)), tuple(map(tuple, parents)))
+        self.top.load(folder)
+
+    def _path(self, example: Row) -> Sequence[str]:
+        path = example["path"]
+        if not isinstance(path, (list, tuple)) or len(path) != len(self.config.levels):
+            levels = ", ".join(self.config.levels)
+            raise DataError(f"'path' must be a list with a class for each of head.levels ({levels}).")
+        return path
+
+    def encode(self, examples: Sequence[Row], spec: FeatureSpec) -> list[Encoded]:
+        """The number of each level's class; -1 for one that the train split has not, which is learned from no more."""
+        numbers = [self.tree.numbers(self._path(example)) for example in examples]
+        return [{column: row[level] for level, column in enumerate(self._columns())} for row in numbers]
+
+    def _columns(self) -> list[str]:
+        return [f"target_{level}" for level in self.config.levels]
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        """The summed weights of the targets of each level."""
+        counts = {}
+        for place, (level, column) in enumerate(zip(self.config.levels, self._columns(), strict=True)):
+            targets = batch.dense(column).numpy(force=True)
+            known = targets[targets != UNKNOWN]
+            counts[level] = float(np.asarray(self.top.label_weights)[known].sum() if place == 0 else len(known))
+        return counts
+
+    def weights(self) -> dict[str, float]:
+        """The weight of the levels below the top."""
+        return dict.fromkeys(self.config.levels[1:], self.config.below_weight)
+
+    def module(self, spec: FeatureSpec) -> nn.Module:
+        """Dropout and one linear layer to all classes of the tree."""
+        from heliostat.heads.hierarchy_module import HierarchyModule
+
+        return HierarchyModule(
+            spec.dim,
+            self.tree,
+            self.config.levels,
+            self.top.label_weights,
+            dropout=self.config.dropout,
+            decision=self.top.decision,
+        )
+
+    def tally(self, batch: Batch, predictions: Sequence[Row]) -> Tally:
+        """For each level and class: the examples that have it, that are given it, and both; and all: [4, classes]."""
+        tally: Tally = {}
+        for place, (level, column) in enumerate(zip(self.config.levels, self._columns(), strict=True)):
+            index = {label: number for number, label in enumerate(self.tree.labels[place])}
+            size = len(index)
+            targets = batch.dense(column).numpy(force=True)
+            given = np.array([index[row["path"][place]] for row in predictions], dtype=np.int64)
+            known, hits = targets[targets != UNKNOWN], given[given == targets]
+            sums = [np.bincount(numbers, minlength=size) for numbers in (known, given, hits)]
+            tally[level] = np.stack([*sums, np.eye(1, size)[0] * len(given)]).astype(np.float64)
+        return tally
+
+    def scores(self, tally: Tally) -> dict[str, float]:
+        """Accuracy and macro-F1 of each level, over the classes that occur or are given."""
+        scores = {}
+        for place, level in enumerate(self.config.levels):
+            have, given, both, count = tally[level]
+            there = have + given > 0
+            f1 = 2 * both[there] / (have + given)[there]
+            before = f"{level}_" if place else ""
+            scores[f"{before}accuracy"] = float(both.sum() / max(1.0, count.sum()))
+            scores[f"{before}macro_f1"] = float(f1.mean()) if len(f1) else 0.0
+        return scores
+
+    def calibrate(self, examples: Sequence[Row], predictions: Sequence[Row]) -> bool:
+        """Fit the decision of the top level, where `decide` asks for one."""
+        known = set(self.tree.labels[0])
+        pairs = [
+            (example, row) for example, row in zip(examples, predictions, strict=True) if example["path"][0] in known
+        ]
+        return self.top.calibrate([{"label": example["path"][0]} for example, _ in pairs], [row for _, row in pairs])
+
+    def metrics(self) -> dict[str, Metric]:
+        """The scores of a classification for the top level, accuracy and macro-F1 for those below."""
+        from heliostat.heads.hierarchy_metrics import hierarchy_metrics
+
+        return hierarchy_metrics(self.config.levels, self.tree)

@@ -1,0 +1,69 @@
+"""Marks on a text in the demo: which words moved the answer, asked of a real model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from heliostat.component import Row
+from heliostat.demo.form import build_form, record_from, values_of
+from heliostat.demo.marks import MOST_PARTS, moved, split_up
+from heliostat.plugin import Demo
+from heliostat.predict import Predictor
+
+
+class Direct:
+    """Asks a checkpoint in this process, as the client asks one over HTTP."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.predictor = Predictor.load(checkpoint)
+
+    def predict(self, name: str, instances: Sequence[Row]) -> list[Row]:
+        return self.predictor.predict(instances)
+
+
+class Moved(Demo):
+    moved_by: ClassVar[str] = "text"
+
+
+def test_a_word_counts_by_what_the_answer_loses_without_it(tiny_checkpoint: Path) -> None:
+    client: Any = Direct(tiny_checkpoint)
+    record = {"text": "rain again and  nobody called"}
+    answer = client.predict("mood", [record])[0]
+    marks = moved(client, "mood", Moved(), record, answer)
+    assert [part for part, _ in marks] == ["rain ", "again ", "and  ", "nobody ", "called"]
+    without = client.predict("mood", [{"text": "again and  nobody called"}])[0]
+    label = answer["label"]
+    change = answer["probabilities"][label] - without["probabilities"][label]
+    largest = max(abs(float(share or 0)) for _, share in marks)
+    assert largest <= 1.0
+    assert (float(marks[0][1] or 0) > 0) == (change > 0)
+
+
+@pytest.mark.parametrize("record", [{"text": "rain"}, {"text": ""}, {}])
+def test_nothing_is_marked_where_nothing_can_be_left_out(tiny_checkpoint: Path, record: Mapping[str, Any]) -> None:
+    client: Any = Direct(tiny_checkpoint)
+    assert moved(client, "mood", Moved(), dict(record), {"label": "sad", "probabilities": {"sad": 1.0}}) == []
+
+
+@pytest.mark.parametrize("words", [1, 5, MOST_PARTS, MOST_PARTS + 1, 1000])
+def test_a_long_text_is_split_into_a_bounded_number_of_parts(words: int) -> None:
+    text = " ".join(f"w{number}" for number in range(words))
+    parts = split_up(text)
+    assert "".join(parts) == text
+    assert len(parts) <= MOST_PARTS
+    assert len(parts) == min(words, len(parts))
+
+
+def test_a_list_of_texts_is_written_one_a_line() -> None:
+    import gradio as gr
+
+    schema = {"properties": {"texts": {"type": "array", "items": {"type": "string"}}}, "required": ["texts"]}
+    with gr.Blocks():
+        fields = build_form(schema)
+    assert values_of(fields, {"texts": ["one two", "three"]}) == ["one two\nthree"]
+    assert record_from(fields, [" one two \n\nthree\n"]) == {"texts": ["one two", "three"]}
+    assert record_from(fields, [""]) == {"texts": []}

@@ -1,0 +1,346 @@
+"""Sequence to sequence: attention, decoding with memory, search, the loss, subword noise, metrics, baselines."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from heliostat import checkpoint
+from heliostat.baselines.copy import CopyBaseline
+from heliostat.baselines.nearest_text import NearestTextBaseline
+from heliostat.batch import Batch, Draws, Ragged
+from heliostat.data.collate import collate
+from heliostat.data.prepare import prepare
+from heliostat.encoders.seq2seq_attention import attend, dropout, pairing
+from heliostat.encoders.seq2seq_text import Seq2SeqTextEncoder
+from heliostat.errors import DataError, HeliostatError, PredictError, RunError
+from heliostat.features import Seq2SeqFeatures
+from heliostat.heads.search import Bounds, beam_search, greedy
+from heliostat.heads.seq2seq import Seq2Seq
+from heliostat.heads.seq2seq_metrics import Bleu, ChrF
+from heliostat.heads.smoothed import smoothed_sums
+from heliostat.predict import Predictor
+from heliostat.run import check
+from heliostat.train.loop import fit
+from heliostat.train.worker import LocalWorker, set_threads
+
+WORDS = {"red": "rot", "blue": "blau", "one": "eins", "two": "zwei", "cat": "Katze", "dog": "Hund", "big": "groß"}
+
+
+def rows(count: int, seed: int = 1) -> list[dict[str, str]]:
+    """Word-by-word translations."""
+    dice = random.Random(seed)
+    texts = [[dice.choice([*WORDS]) for _ in range(dice.randint(2, 6))] for _ in range(count)]
+    return [{"text": " ".join(text), "answer": " ".join(WORDS[word] for word in text)} for text in texts]
+
+
+def encoder(**settings: Any) -> Seq2SeqTextEncoder:
+    made = Seq2SeqTextEncoder(
+        Seq2SeqTextEncoder.Config(
+            preset="tiny", target="answer", vocab_size=330, dropout=0.0, **{"max_tokens": 64, **settings}
+        )
+    )
+    made.fit(rows(60))
+    return made
+
+
+def batch_of(made: Seq2SeqTextEncoder, examples: list[dict[str, str]]) -> Batch:
+    head = Seq2Seq(Seq2Seq.Config())
+    pairs = zip(made.encode(examples), head.encode(examples, made.spec()), strict=True)
+    return collate([{**source, **target} for source, target in pairs], np.arange(len(examples), dtype=np.uint64))
+
+
+def plain(query: Tensor, source: Tensor, lengths: tuple[int, ...], others: tuple[int, ...], causal: bool) -> Tensor:
+    """Attention of each example alone, by torch."""
+    parts = source.chunk(source.shape[1] // (query.shape[1] if source is not query else query.shape[1] // 3), -1)
+    first = parts[0] if source is query else query
+    found = []
+    for q, k, v in zip(first.split(lengths), parts[-2].split(others), parts[-1].split(others), strict=True):
+        heads = [each.view(len(each), 2, -1).transpose(0, 1) for each in (q, k, v)]
+        found.append(F.scaled_dot_product_attention(*heads, is_causal=causal).transpose(0, 1).flatten(1))
+    return torch.cat(found)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_text_attends_to_itself_and_to_no_other(causal: bool) -> None:
+    lengths = (3, 1, 17, 5, 5, 2, 9, 30)
+    states = torch.randn(sum(lengths), 24, requires_grad=True)
+    ours = attend(states, states, pairing(lengths, None, 2, states.device, causal=causal))
+    theirs = plain(states, states, lengths, lengths, causal)
+    weight = torch.randn_like(ours)
+    assert torch.allclose(ours, theirs, atol=1e-5)
+    grads = [torch.autograd.grad((each * weight).sum(), states)[0] for each in (ours, theirs)]
+    assert torch.allclose(*grads, atol=1e-5)
+
+
+def test_attention_to_sources_of_other_lengths() -> None:
+    lengths, others = (4, 1, 12), (2, 7, 5)
+    query, source = torch.randn(17, 8, requires_grad=True), torch.randn(14, 16, requires_grad=True)
+    ours = attend(query, source, pairing(lengths, others, 2, query.device))
+    theirs = plain(query, source, lengths, others, False)
+    weight = torch.randn_like(ours)
+    assert torch.allclose(ours, theirs, atol=1e-5)
+    grads = [torch.autograd.grad((each * weight).sum(), (query, source)) for each in (ours, theirs)]
+    assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(*grads, strict=True))
+
+
+def test_dropout_keeps_the_mean_and_repeats_with_its_seed() -> None:
+    ones = torch.ones(400, 256)
+    torch.manual_seed(3)
+    dropped = dropout(ones, 0.25, True)
+    torch.manual_seed(3)
+    assert torch.equal(dropped, dropout(ones, 0.25, True))
+    assert abs(float(dropped.mean()) - 1.0) < 0.01
+    assert dropped.unique().tolist() == pytest.approx([0.0, 4 / 3])
+    assert dropout(ones, 0.25, False) is ones
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_smoothed_loss_and_its_gradients_are_those_of_torch(smoothing: float) -> None:
+    states, table = torch.randn(700, 16, requires_grad=True), torch.randn(50, 16, requires_grad=True)
+    targets = torch.randint(0, 50, (700,))
+    ours = smoothed_sums(states, table, targets, smoothing)
+    logits = states @ table.t()
+    theirs = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="sum")
+    assert torch.allclose(ours.loss, theirs)
+    assert torch.allclose(ours.likelihood, F.cross_entropy(logits, targets, reduction="sum"))
+    assert int(ours.hits) == int((logits.argmax(-1) == targets).sum())
+    grads = [torch.autograd.grad(each, (states, table)) for each in (ours.loss, theirs)]
+    assert all(torch.allclose(one, other, atol=1e-4) for one, other in zip(*grads, strict=True))
+
+
+def test_what_is_saved_is_an_mbart_that_transformers_reads(tmp_path: Path) -> None:
+    from transformers import MBartForConditionalGeneration
+
+    made, examples = encoder(decoder_layers=1), rows(3, seed=9)
+    module = made.module().eval()
+    made.save(tmp_path)
+    made.save_weights(module, tmp_path, module.state_dict())
+    theirs, told = MBartForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
+    assert not told["unexpected_keys"]
+    batch = batch_of(made, examples)
+    with torch.no_grad():
+        ours = module(batch).decoder.logits(batch.ragged("answer")).split(list(batch.ragged("answer").lengths))
+        for source, target, logits in zip(
+            batch.ragged("input_ids").split(), batch.ragged("answer").split(), ours, strict=True
+        ):
+            alone = theirs.eval()(input_ids=source[None], decoder_input_ids=target[None]).logits[0]
+            assert torch.allclose(logits, alone, atol=1e-4)
+
+
+def test_a_decoder_that_remembers_scores_as_one_that_reads_all_again() -> None:
+    made = encoder()
+    module, batch = made.module().eval(), batch_of(made, rows(4, seed=2))
+    with torch.no_grad():
+        decoder = module(batch).decoder
+        writing = decoder.begin()
+        texts = torch.tensor([[decoder.start_id, 9, 12], [decoder.start_id, 30, 8], [decoder.start_id, 5, 5]])
+        writing.keep(torch.tensor([2, 0, 3]))
+        stepped = [writing.step(column) for column in texts.t()]
+        writing.keep(torch.tensor([1, 1]))
+        again = writing.step(torch.tensor([7, 8]))
+        sources = batch.ragged("input_ids").split()
+        kept = module(Batch(batch.ids[:3], {"input_ids": Ragged.of([sources[k] for k in (2, 0, 3)])}))
+        whole = kept.decoder.logits(Ragged.of(list(texts))).view(3, 3, -1)
+        assert all(torch.allclose(one, whole[:, place], atol=1e-5) for place, one in enumerate(stepped))
+        grown = torch.cat([texts[1], torch.tensor([8])])
+        lone = module(Batch(batch.ids[:1], {"input_ids": Ragged.of([sources[0]])}))
+        assert torch.allclose(again[1], lone.decoder.logits(Ragged.of([grown]))[-1], atol=1e-5)
+
+
+class Chain:
+    """A decoder whose next token depends on the last one only: a table of probabilities."""
+
+    def __init__(self, table: list[list[float]], texts: int) -> None:
+        self.table, self.texts = torch.tensor(table), texts
+
+    def step(self, tokens: Tensor) -> Tensor:
+        assert len(tokens) == self.texts
+        return self.table[tokens].log()
+
+    def keep(self, rows: Tensor) -> None:
+        self.texts = len(rows)
+
+
+# Tokens: 0 start, 1 end, 2 and 3 words. The best first token (2) leads to worse texts than the second one (3).
+TABLE = [[0.0, 0.0, 0.6, 0.4], [0.25] * 4, [0.0, 0.3, 0.3, 0.4], [0.0, 0.9, 0.05, 0.05]]
+
+
+def test_greedy_takes_the_best_token_and_beam_search_finds_the_better_text() -> None:
+    bounds = Bounds(0, 1, (), (6, 6))
+    device = torch.device("cpu")
+    assert greedy(Chain(TABLE, 2), bounds, device) == [[2, 3], [2, 3]]
+    found = beam_search(Chain(TABLE, 2), bounds, device, beams=3, length_penalty=0.0)
+    assert found[0] == found[1]
+    assert found[0][0].ids == [3]
+    assert found[0][0].score == pytest.approx(np.log(0.4 * 0.9), abs=1e-5)
+    assert [text.score for text in found[0]] == sorted((text.score for text in found[0]), reverse=True)
+
+
+def test_one_beam_is_greedy_and_limits_end_a_text() -> None:
+    device = torch.device("cpu")
+    bounds = Bounds(0, 1, (), (1, 6))
+    (cut,), (whole,) = beam_search(Chain(TABLE, 2), bounds, device, beams=1, length_penalty=1.0)
+    assert (cut.ids, whole.ids) == ([2], [2, 3])
+    assert greedy(Chain(TABLE, 2), bounds, device) == [[2], [2, 3]]
+
+
+def test_what_is_forbidden_is_not_written() -> None:
+    found = beam_search(Chain(TABLE, 1), Bounds(0, 1, (3,), (4,)), torch.device("cpu"), beams=2, length_penalty=1.0)
+    assert all(3 not in text.ids for text in found[0])
+    assert all(text.ids for text in found[0])
+
+
+def test_subword_noise_spells_texts_anew_each_epoch_and_not_in_validation() -> None:
+    made, examples = encoder(), rows(6, seed=4)
+    head, spec, batch = Seq2Seq(Seq2Seq.Config(subword_noise=0.3)), made.spec(), batch_of(made, examples)
+    vocabulary = spec.target_vocabulary
+    assert vocabulary
+    first, second = (head.prepare(batch, Draws(1, epoch), spec) for epoch in (0, 1))
+    assert sum(first.ragged("input_ids").lengths) > sum(batch.ragged("input_ids").lengths)
+    assert first.ragged("input_ids").lengths != second.ragged("input_ids").lengths
+    for noised in (first, second):
+        for field, column in (("text", "input_ids"), ("answer", "answer")):
+            spelled = [vocabulary.text(ids.tolist()) for ids in noised.ragged(column).split()]
+            assert spelled == [example[field] for example in examples]
+    assert head.prepare(batch, Draws(1, 0, is_training=False), spec) is batch
+
+
+def test_noise_never_makes_a_text_longer_than_the_encoder_reads() -> None:
+    made = encoder(max_tokens=12)
+    examples = [example for example in rows(30, seed=4) if len(made.encode([example])[0]["input_ids"]) <= 10]
+    head, spec = Seq2Seq(Seq2Seq.Config(subword_noise=0.45)), made.spec()
+    noised = head.prepare(batch_of(made, examples), Draws(1, 0), spec)
+    assert max(noised.ragged("input_ids").lengths) <= 12
+    assert max(noised.ragged("answer").lengths) <= 10
+
+
+def test_a_long_text_is_cut_or_refused() -> None:
+    long = {"text": "red cat " * 60}
+    assert len(encoder().encode([long])[0]["input_ids"]) == 64
+    with pytest.raises(DataError, match="more than 64 tokens"):
+        encoder(long="refuse").encode([long])
+
+
+@pytest.mark.parametrize("answer", ["", None, "one " * 100])
+def test_an_answer_that_cannot_be_learned_is_refused(answer: Any) -> None:
+    with pytest.raises(DataError, match="answer"):
+        Seq2Seq(Seq2Seq.Config()).encode([{"text": "one", "answer": answer}], encoder().spec())
+
+
+def test_the_vocabulary_is_learned_from_both_sides_and_keeps_case_and_signs() -> None:
+    made = encoder()
+    vocabulary = made.spec().target_vocabulary
+    assert vocabulary
+    assert len(vocabulary.ids("Katze")) < 3
+    for text in ("Größe … „Öffnen“", "把文件 A1，复制", "<b>%1</b>"):
+        assert vocabulary.text(vocabulary.ids(text)) == text
+
+
+def test_an_encoder_without_decoder_is_refused() -> None:
+    from heliostat.encoders.text import TextEncoder
+
+    text = TextEncoder(TextEncoder.Config(preset="tiny", vocab_size=330))
+    text.fit(rows(20))
+    with pytest.raises(RunError, match="no decoder"):
+        Seq2Seq(Seq2Seq.Config()).module(text.spec())
+
+
+def test_a_decoder_without_memory_is_refused_by_name() -> None:
+    made = encoder()
+    features = Seq2SeqFeatures(torch.zeros(1, 4), torch.zeros(1, 4), Ragged.of([torch.zeros(1)]), None, None)
+    with pytest.raises(HeliostatError, match="WritingDecoder"):
+        Seq2Seq(Seq2Seq.Config()).module(made.spec()).predict(features, Batch(np.zeros(1, dtype=np.uint64)))
+
+
+def table_of(answers: list[str], targets: list[str]) -> pd.DataFrame:
+    return pd.DataFrame({"answer": answers, "target_answer": targets})
+
+
+def test_bleu_and_chrf_are_those_of_sacrebleu_on_any_resample() -> None:
+    from sacrebleu import corpus_bleu, corpus_chrf
+
+    answers = ["The cat sat on the mat today.", "A dog ran over it.", "Nothing is the same as it was."]
+    targets = ["The cat sat on a mat today.", "A dog ran far over it.", "Nothing is as it was before."]
+    table, drawn = table_of(answers, targets), np.array([[1.0, 1.0, 1.0], [2.0, 0.0, 1.0]])
+    for metric, theirs in ((Bleu(), corpus_bleu), (ChrF(), corpus_chrf)):
+        whole = theirs(answers, [targets]).score
+        twice = theirs([answers[k] for k in (0, 0, 2)], [[targets[k] for k in (0, 0, 2)]]).score
+        assert metric(table) == pytest.approx(whole)
+        assert metric.resampled(table, drawn).tolist() == pytest.approx([whole, twice])
+    assert "tok:13a" in Bleu().signature
+    assert "version:2." in ChrF().signature
+
+
+def test_baselines_copy_and_remember() -> None:
+    known = [{"text": "red cat", "answer": "rote Katze"}, {"text": "big blue dog", "answer": "großer blauer Hund"}]
+    head = Seq2Seq(Seq2Seq.Config())
+    for baseline, answer in ((CopyBaseline(), "a blue dog"), (NearestTextBaseline(), "großer blauer Hund")):
+        baseline.fit(known, head)
+        (row,) = baseline.predict([{"text": "a blue dog"}])
+        assert row["answer"] == answer
+        head.gives.model_validate(row)
+    with pytest.raises(DataError, match="call fit first"):
+        NearestTextBaseline().predict([{"text": "red"}])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a model that has learned to translate word by word."""
+    set_threads(1)
+    folder = tmp_path_factory.mktemp("seq2seq")
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(1500)))
+    run = check(
+        {
+            "name": "words",
+            "data": {
+                "adapter": "core.columns",
+                "source": str(folder / "pairs.jsonl"),
+                "split": {"valid": 0.05, "test": 0.05},
+            },
+            "encoder": {"type": "core.seq2seq_text", "preset": "tiny", "target": "answer", "vocab_size": 330,
+                        "max_tokens": 48, "dropout": 0.0, "long": "refuse"},
+            "head": {"type": "core.seq2seq", "written_share": 1.0, "beams": 3},
+            "train": {"epochs": 6, "lr": 1e-2, "tokens_per_batch": 1200, "precision": "fp32", "trackers": []},
+        }
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HELIOSTAT_HOME", str(folder))
+        fit(run, prepare(run), LocalWorker(), folder / "run")
+    newest = checkpoint.newest(folder / "run" / "checkpoints")
+    assert newest
+    return newest
+
+
+def test_it_learns_to_translate_and_says_so_in_validation(trained: Path) -> None:
+    rows_of = [json.loads(line) for line in (trained.parents[1] / "metrics.jsonl").read_text().splitlines()]
+    last = [row for row in rows_of if "valid/bleu" in row][-1]
+    assert last["valid/bleu"] > 80
+    assert last["valid/perplexity"] < 1.5
+    (answer,) = Predictor.load(trained).predict([{"text": "two big red cat"}])
+    assert answer["answer"] == "zwei groß rot Katze"
+    assert [beam["score"] for beam in answer["beams"]] == sorted((b["score"] for b in answer["beams"]), reverse=True)
+
+
+def test_an_answer_does_not_depend_on_its_batch(trained: Path) -> None:
+    predictor = Predictor.load(trained)
+    questions = [{"text": row["text"]} for row in rows(12, seed=8)]
+    together = predictor.predict(questions)
+    alone = [predictor.predict([question])[0] for question in questions]
+    assert [row["answer"] for row in together] == [row["answer"] for row in alone]
+    assert np.allclose([row["score"] for row in together], [row["score"] for row in alone], atol=1e-4)
+
+
+@pytest.mark.parametrize("text", ["", "  \n", "cat " * 200, "\ud800", 7, None])
+def test_a_bad_request_is_refused_and_names_the_field(trained: Path, text: Any) -> None:
+    with pytest.raises(PredictError, match="text"):
+        Predictor.load(trained).predict([{"text": text}])
