@@ -11,6 +11,7 @@ from heliostat.baselines.nearest_text import NearestTextBaseline
 from heliostat.baselines.ridge import RidgeBaseline
 from heliostat.baselines.tfidf import TfidfBaseline
 from heliostat.baselines.tfidf_labels import TfidfLabelsBaseline
+from heliostat.baselines.word_table import WordTableBaseline
 from heliostat.encoders.causal_text import CausalTextEncoder
 from heliostat.encoders.seq2seq_text import Seq2SeqTextEncoder
 from heliostat.encoders.text import TextEncoder
@@ -49,4 +50,5 @@ def register(registry: Registry) -> None:
     registry.add("mean", MeanBaseline)
     registry.add("copy", CopyBaseline)
     registry.add("nearest_text", NearestTextBaseline)
+    registry.add("word_table", WordTableBaseline)
     registry.add("majority", MajorityBaseline)

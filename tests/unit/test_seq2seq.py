@@ -17,6 +17,7 @@ from torch import Tensor
 from heliostat import checkpoint
 from heliostat.baselines.copy import CopyBaseline
 from heliostat.baselines.nearest_text import NearestTextBaseline
+from heliostat.baselines.word_table import WordTableBaseline
 from heliostat.batch import Batch, Draws, Ragged
 from heliostat.data.collate import collate
 from heliostat.data.prepare import prepare
@@ -291,6 +292,19 @@ def test_baselines_copy_and_remember() -> None:
         head.gives.model_validate(row)
     with pytest.raises(DataError, match="call fit first"):
         NearestTextBaseline().predict([{"text": "red"}])
+
+
+def test_the_word_table_learns_which_word_stands_for_which() -> None:
+    head, table = Seq2Seq(Seq2Seq.Config()), WordTableBaseline()
+    with pytest.raises(DataError, match="call fit first"):
+        table.predict([{"text": "red"}])
+    turned = [{"text": row["text"], "answer": " ".join(reversed(row["answer"].split()))} for row in rows(200)]
+    table.fit(turned, head)
+    (row,) = table.predict([{"text": "two big, red  unicorns."}])
+    assert row["answer"] == "zwei groß, rot  unicorns."
+    head.gives.model_validate(row)
+    with pytest.raises(DataError, match="short enough"):
+        WordTableBaseline(WordTableBaseline.Config(max_words=1)).fit(turned, head)
 
 
 @pytest.fixture(scope="module")
