@@ -358,3 +358,27 @@ def test_an_answer_does_not_depend_on_its_batch(trained: Path) -> None:
 def test_a_bad_request_is_refused_and_names_the_field(trained: Path, text: Any) -> None:
     with pytest.raises(PredictError, match="text"):
         Predictor.load(trained).predict([{"text": text}])
+
+
+@pytest.mark.parametrize(
+    ("instance", "status"),
+    [({"text": "red cat"}, 200), ({"text": "cat " * 200}, 422), ({"text": ""}, 422), ({"text": "ok", "to": "fr"}, 422)],
+)
+def test_over_http_a_request_is_answered_or_refused_and_never_fails(
+    trained: Path, instance: dict[str, str], status: int
+) -> None:
+    from fastapi.testclient import TestClient
+
+    from heliostat.serve.app import build_app
+    from heliostat.serve.guard import Access
+    from heliostat.serve.schema import Served
+    from heliostat.serve.token import allowed_hosts
+
+    app = build_app(Predictor.load(trained), Served("words", 1), access=Access(hosts=allowed_hosts("127.0.0.1")))
+    with TestClient(app, base_url="http://127.0.0.1:8000", raise_server_exceptions=False) as client:
+        reply = client.post("/v1/models/words:predict", json={"instances": [instance]})
+    assert reply.status_code == status, reply.text
+    if status == 200:
+        assert reply.json()["predictions"][0]["answer"] == "rot Katze"
+    else:
+        assert reply.json()["error"]["field"].startswith("instances[0]")
