@@ -136,7 +136,7 @@ def test_report_json_is_strict_json_of_the_documented_form(report: Report) -> No
     values = json.loads(report.json.read_text(encoding="utf-8"), parse_constant=refuse)
     assert ", ".join(values) == (
         "schema, name, run_id, created, split, rows, primary, interval, scores, baselines, differences, slices, "
-        "mistakes, counts, leakage, run"
+        "mistakes, counts, leakage, signatures, run"
     )
     assert values["scores"]["macro_f1"]["value"] == pytest.approx(report.scores["macro_f1"].value)
     assert values["interval"]["resamples"] == 200

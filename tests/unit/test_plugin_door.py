@@ -19,7 +19,7 @@ DOOR = [
     "Baseline", "Batch", "CausalFeatures", "Classification", "Column", "Component", "DataAdapter", "DataError",
     "Decoder", "Demo", "Draws", "Encoded", "Encoder", "EncoderModule", "FeatureSpec", "Features", "Field",
     "HeadModule", "HeliostatError", "MeasuringModule", "Metric", "MultiLabel", "Name", "PooledFeatures",
-    "Ragged", "Record", "Registry", "Regression", "RejectedRecord", "Row", "Seq2SeqFeatures", "Settings",
+    "Ragged", "Record", "Registry", "Regression", "RejectedRecord", "Row", "Seq2Seq", "Seq2SeqFeatures", "Settings",
     "Tally", "TaskHead", "TokenFeatures", "Vocabulary",
 ]  # fmt: skip
 
