@@ -17,6 +17,7 @@ from heliostat.baselines.tfidf import TfidfBaseline
 from heliostat.baselines.tfidf_labels import TfidfLabelsBaseline
 from heliostat.baselines.tfidf_paths import TfidfPathsBaseline
 from heliostat.baselines.tfidf_segments import TfidfSegmentsBaseline
+from heliostat.baselines.word_table import WordTableBaseline
 from heliostat.encoders.causal_text import CausalTextEncoder
 from heliostat.encoders.items import ItemEncoder
 from heliostat.encoders.segments import SegmentsEncoder
@@ -77,6 +78,7 @@ def register(registry: Registry) -> None:
     registry.add("mean", MeanBaseline)
     registry.add("copy", CopyBaseline)
     registry.add("nearest_text", NearestTextBaseline)
+    registry.add("word_table", WordTableBaseline)
     registry.add("majority", MajorityBaseline)
     registry.add("frequent_tags", FrequentTagsBaseline)
     registry.add("popular", PopularBaseline)

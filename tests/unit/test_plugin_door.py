@@ -20,8 +20,8 @@ DOOR = [
     "DataError", "Decoder", "Demo", "Documents", "Draws", "Encoded", "Encoder", "EncoderModule", "FeatureSpec",
     "Features", "Field", "HeadModule", "HeliostatError", "Hierarchy", "ItemFeatures", "MeasuringModule", "Metric",
     "MultiLabel", "Name", "PooledFeatures", "Ragged", "Ranking", "Record", "Registry", "Regression", "RejectedRecord",
-    "Risk", "Risky", "Row", "SegmentFeatures", "SegmentLabels", "Seq2SeqFeatures", "Settings", "TabularFeatures",
-    "Tagging", "Tally", "TaskHead", "TokenFeatures", "Vocabulary", "split_sentences",
+    "Risk", "Risky", "Row", "SegmentFeatures", "SegmentLabels", "Seq2Seq", "Seq2SeqFeatures", "Settings",
+    "TabularFeatures", "Tagging", "Tally", "TaskHead", "TokenFeatures", "Vocabulary", "split_sentences",
 ]  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from heliostat import checkpoint
 from heliostat.baselines.copy import CopyBaseline
 from heliostat.baselines.nearest_text import NearestTextBaseline
+from heliostat.baselines.word_table import WordTableBaseline
 from heliostat.batch import Batch, Draws, Ragged
 from heliostat.data.collate import collate
 from heliostat.data.prepare import prepare
@@ -293,6 +294,19 @@ def test_baselines_copy_and_remember() -> None:
         NearestTextBaseline().predict([{"text": "red"}])
 
 
+def test_the_word_table_learns_which_word_stands_for_which() -> None:
+    head, table = Seq2Seq(Seq2Seq.Config()), WordTableBaseline()
+    with pytest.raises(DataError, match="call fit first"):
+        table.predict([{"text": "red"}])
+    turned = [{"text": row["text"], "answer": " ".join(reversed(row["answer"].split()))} for row in rows(200)]
+    table.fit(turned, head)
+    (row,) = table.predict([{"text": "two big, red  unicorns."}])
+    assert row["answer"] == "zwei groß, rot  unicorns."
+    head.gives.model_validate(row)
+    with pytest.raises(DataError, match="short enough"):
+        WordTableBaseline(WordTableBaseline.Config(max_words=1)).fit(turned, head)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint of a model that has learned to translate word by word."""
@@ -344,3 +358,27 @@ def test_an_answer_does_not_depend_on_its_batch(trained: Path) -> None:
 def test_a_bad_request_is_refused_and_names_the_field(trained: Path, text: Any) -> None:
     with pytest.raises(PredictError, match="text"):
         Predictor.load(trained).predict([{"text": text}])
+
+
+@pytest.mark.parametrize(
+    ("instance", "status"),
+    [({"text": "red cat"}, 200), ({"text": "cat " * 200}, 422), ({"text": ""}, 422), ({"text": "ok", "to": "fr"}, 422)],
+)
+def test_over_http_a_request_is_answered_or_refused_and_never_fails(
+    trained: Path, instance: dict[str, str], status: int
+) -> None:
+    from fastapi.testclient import TestClient
+
+    from heliostat.serve.app import build_app
+    from heliostat.serve.guard import Access
+    from heliostat.serve.schema import Served
+    from heliostat.serve.token import allowed_hosts
+
+    app = build_app(Predictor.load(trained), Served("words", 1), access=Access(hosts=allowed_hosts("127.0.0.1")))
+    with TestClient(app, base_url="http://127.0.0.1:8000", raise_server_exceptions=False) as client:
+        reply = client.post("/v1/models/words:predict", json={"instances": [instance]})
+    assert reply.status_code == status, reply.text
+    if status == 200:
+        assert reply.json()["predictions"][0]["answer"] == "rot Katze"
+    else:
+        assert reply.json()["error"]["field"].startswith("instances[0]")

@@ -50,28 +50,33 @@ def pairing(
     lengths = np.asarray(queries, dtype=np.int64)
     others = lengths if keys is None else np.asarray(keys, dtype=np.int64)
     starts = tuple(np.cumsum(each) - each for each in (lengths, others))
-    found = []
+    groups = []
     for rows in _cut(lengths, others):
-        query = _padded(starts[0][rows], lengths[rows])
-        key = _padded(starts[1][rows], others[rows])
+        query, key = _padded(starts[0][rows], lengths[rows]), _padded(starts[1][rows], others[rows])
         if keys is None:
-            numbers = tuple(_rows(query, 3, part, heads) for part in range(3))
+            numbers = [_rows(query, 3, part, heads) for part in range(3)]
         else:
-            numbers = (_rows(query, 1, 0, heads), _rows(key, 2, 0, heads), _rows(key, 2, 1, heads))
-        length, size = query.shape[1], key.shape[1]
-        hidden = np.broadcast_to((key < 0)[:, None, None, :], (len(rows), 1, length, size))
-        if causal:
-            hidden = hidden | np.triu(np.ones((length, size), dtype=bool), 1)
-        # Not minus infinity: a text of no token would have nothing to attend to, and its softmax no value.
-        mask = torch.from_numpy(np.where(hidden, np.float32(-1e4), np.float32(0.0)))
-        real = (np.flatnonzero(each >= 0) for each in numbers[:2])
-        rows_of = (np.maximum(each, 0).ravel() for each in numbers)
-        query_rows, key_rows, value_rows, is_query, is_key = (
-            torch.from_numpy(each).to(device) for each in (*rows_of, *real)
-        )
-        shape = (len(rows) * heads, length, size)
-        found.append(Group(query_rows, key_rows, value_rows, is_query, is_key, mask.to(device), shape))
-    return Pairing(tuple(found), heads)
+            numbers = [_rows(query, 1, 0, heads), _rows(key, 2, 0, heads), _rows(key, 2, 1, heads)]
+        groups.append(_group(numbers, _mask(query.shape[1], key, causal), device))
+    return Pairing(tuple(groups), heads)
+
+
+def _group(numbers: list[Lengths], mask: Tensor, device: torch.device) -> Group:
+    """The group of padded rows: of queries [B, H, L], keys and values [B, H, S], -1 where there is none."""
+    is_real = (np.flatnonzero(each >= 0) for each in numbers[:2])
+    rows = (np.maximum(each, 0).ravel() for each in numbers)
+    queries, keys, values, is_query, is_key = (torch.from_numpy(each).to(device) for each in (*rows, *is_real))
+    count, heads, length = numbers[0].shape
+    return Group(queries, keys, values, is_query, is_key, mask.to(device), (count * heads, length, numbers[1].shape[2]))
+
+
+def _mask(length: int, key: Lengths, causal: bool) -> Tensor:
+    """What is added to the scores of `length` queries over padded keys [B, S]: [B, 1, length, S]."""
+    hidden = np.broadcast_to((key < 0)[:, None, None, :], (len(key), 1, length, key.shape[1]))
+    if causal:
+        hidden = hidden | np.triu(np.ones((length, key.shape[1]), dtype=bool), 1)
+    # Not minus infinity: a text of no token would have nothing to attend to, and its softmax no value.
+    return torch.from_numpy(np.where(hidden, np.float32(-1e4), np.float32(0.0)))
 
 
 def _cut(lengths: Lengths, others: Lengths) -> list[Lengths]:

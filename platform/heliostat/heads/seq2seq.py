@@ -75,7 +75,7 @@ class Seq2Seq(TaskHead):
     takes: ClassVar[type[Record]] = Text
     gives: ClassVar[type[Record]] = Written
     target_fields: ClassVar[tuple[str, ...]] = ("answer",)
-    baselines: ClassVar[tuple[str, ...]] = ("core.nearest_text", "core.copy")
+    baselines: ClassVar[tuple[str, ...]] = ("core.word_table", "core.nearest_text", "core.copy")
     samples: ClassVar[tuple[Row, ...]] = (
         {"text": "Click the button to open the window."},
         {"text": "The file was saved."},
