@@ -1,5 +1,6 @@
 # Two commands from a fresh clone: `make quickstart` and `make test`. Each makes .venv and installs what it needs.
 PYTHON ?= python3
+DOMAIN ?= sentiment
 VENV := .venv
 BIN := $(VENV)/bin
 PLUGINS := $(wildcard plugins/*/pyproject.toml)
@@ -16,7 +17,7 @@ $(STAMP): pyproject.toml constraints.txt $(PLUGINS)
 install: $(STAMP)
 
 quickstart: $(STAMP)
-	HF_HUB_OFFLINE=1 $(BIN)/heliostat quickstart sentiment/quickstart
+	HF_HUB_OFFLINE=1 $(BIN)/heliostat quickstart $(DOMAIN)/quickstart
 
 test: $(STAMP)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m 'not sweep' tests

@@ -1,9 +1,10 @@
-"""`heliostat quickstart`: from raw reviews to an answered question, in one command."""
+"""`heliostat quickstart`: from raw records to an answered question, in one command."""
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from heliostat.component import Row
     from heliostat.models import ModelVersion
 
 
@@ -28,19 +30,29 @@ def command(
     with ray_session(log):  # one Ray for training and serving: its start costs seconds
         told = tell_training(run, overrides or [])
         assert told.version is not None
-        _serve_and_ask(told.version)
+        sample = _serve_and_ask(told.version)
     name = told.version.name
     heliostat = "heliostat" if shutil.which("heliostat") else os.path.relpath(sys.argv[0])
     console.print("\nnext, try:")
-    console.print(f'  {heliostat} predict {name}@champion "Lovely fabric, but it runs small."', soft_wrap=True)
+    asked = shlex.quote(json.dumps(sample, ensure_ascii=False))
+    console.print(f"  {heliostat} predict {name}@champion --json {asked}", soft_wrap=True, markup=False)
     console.print(
         f"  {heliostat} serve {name}@champion      (and in another terminal: {heliostat} demo {name})", soft_wrap=True
     )
-    console.print(f"  {heliostat} train sentiment/pretrained      (all the data: a better model)", soft_wrap=True)
+    if larger := _larger(run):
+        console.print(f"  {heliostat} train {larger}      (all the data: a better model)", soft_wrap=True)
 
 
-def _serve_and_ask(version: ModelVersion) -> None:
-    """Serve a version, ask it the first of its samples over HTTP, and end the deployment."""
+def _larger(run: str) -> str | None:
+    """The run of the same plugin that takes all the data."""
+    from heliostat.run import runs
+
+    there, plugin = runs(), run.partition("/")[0]
+    return next((each for each in (f"{plugin}/pretrained", f"{plugin}/default") if each in there and each != run), None)
+
+
+def _serve_and_ask(version: ModelVersion) -> Row:
+    """Serve a version, ask it the first of its samples over HTTP, and end the deployment; the sample."""
     from heliostat.cli.story import bars, console
     from heliostat.serve.client import Client
     from heliostat.serve.deployment import serve
@@ -51,7 +63,7 @@ def _serve_and_ask(version: ModelVersion) -> None:
         deployment = serve([f"{name}:{version.version}"], port=0)
     try:
         client = Client(deployment.url, token=deployment.token)
-        sample = client.model(name)["samples"][0]
+        sample: Row = client.model(name)["samples"][0]
         answer = client.ask(name, [sample])
     finally:
         deployment.stop()
@@ -59,6 +71,7 @@ def _serve_and_ask(version: ModelVersion) -> None:
     console.print(f"asked     POST {deployment.url}/v1/models/{name}:predict  {shown}", soft_wrap=True)
     said = json.dumps(_rounded(answer.predictions[0]), ensure_ascii=False)
     console.print(f"answered  {said}  in {answer.latency_ms:.0f} ms", soft_wrap=True)
+    return sample
 
 
 def _rounded(value: Any) -> Any:
