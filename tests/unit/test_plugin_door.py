@@ -105,8 +105,9 @@ def test_an_unknown_label_is_answered_with_a_guess() -> None:
         head.encode([{"label": "postive"}], FeatureSpec(2))
 
 
-def test_a_demo_shows_bars_and_plain_fields() -> None:
+def test_a_demo_shows_bars_and_the_other_fields() -> None:
     answer = {"label": "a", "probabilities": {"a": 0.75, "b": 0.25}, "tokens": [1]}
     assert Demo().bars(answer) == {"a": 0.75, "b": 0.25}
-    assert Demo().details(answer) == {"label": "a"}
+    assert Demo().details(answer) == {"tokens": [1]}
+    assert list(Demo().marks({"text": "x"}, answer)) == []
     assert json.dumps(Demo().bars({"text": "x"})) == "{}"
