@@ -19,8 +19,9 @@ install: $(STAMP)
 quickstart: $(STAMP)
 	HF_HUB_OFFLINE=1 $(BIN)/heliostat quickstart $(DOMAIN)/quickstart
 
+# Two processes, a file of tests each at a time: many tests wait for processes that they started.
 test: $(STAMP)
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m 'not sweep' tests
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not sweep' tests
 
 # Every fault, the slow sweeps too. The first line printed gives the seed of the kills.
 faults: $(STAMP)

@@ -54,6 +54,8 @@ def _snapshot(runs: Any, run_id: str) -> Path:
     return path
 
 
+@pytest.mark.sweep
+@pytest.mark.timeout(1800)
 def test_a_dead_controller_and_torn_snapshots_of_ray_keep_no_run_from_going_on(
     runs: Any, unbroken: dict[str, str], dice: random.Random, ends: Ends
 ) -> None:
