@@ -130,7 +130,7 @@ def test_all_mistakes_at_once_each_with_key_rule_and_way_out(wine: Path) -> None
     assert found["name"].endswith("found '../wine'.")
     assert found["data.adapter"] == "the plugin 'wine' has no adapter 'row'. Did you mean 'wine.rows'?"
     assert found["data.source"].startswith("is required and has no default. It holds: `path`")
-    assert "hash, time, last, column. Did you mean 'time'?" in found["data.split"]
+    assert "hash, time, date, last, column, sequence. Did you mean 'time'?" in found["data.split"]
     assert found["encoder"].startswith("'wine.rows' is an adapter, and an encoder is needed here.")
     assert found["head.dropuot"] == "no such setting. Did you mean 'dropout'?"
     assert found["head.loss"] == "should be 'mse' or 'mae'; found 'msse'. Its default is 'mse'."
