@@ -23,6 +23,8 @@ class Task(StrEnum):
     classification = "classification"
     regression = "regression"
     tagging = "tagging"
+    seq2seq = "seq2seq"
+    ranking = "ranking"
 
 
 _PLACES = {"plugin.py": "heliostat_$name/__init__.py", "tiny.yaml": "heliostat_$name/runs/tiny.yaml"}
