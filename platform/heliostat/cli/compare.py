@@ -31,18 +31,12 @@ def command(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")] = None,
 ) -> None:
     """Compare two models on the same rows: paired intervals, p-values, and the examples where they differ."""
-    from heliostat.cli.scored import Bar, rows_for
+    from heliostat.cli.scored import Bar, check_options, rows_for
     from heliostat.cli.story import bars, console
-    from heliostat.errors import HeliostatError
     from heliostat.evaluate.paired import Side, compare_models
     from heliostat.predict import load
 
-    if data and split != "test":
-        raise HeliostatError(
-            "--split chooses among the run's own examples and has no effect beside --data: leave it out."
-        )
-    if overrides and not data:
-        raise HeliostatError(f"{overrides[0]}: settings say how a file is read. Name one with --data FILE.")
+    check_options(data, split, overrides)
     sides: list[Side] = []
     with bars() as progress:
         bar = Bar(progress)

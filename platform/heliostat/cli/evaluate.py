@@ -27,18 +27,12 @@ def command(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")] = None,
 ) -> None:
     """Score a model beside its baselines, with intervals: report.html, report.json and predictions.parquet."""
-    from heliostat.cli.scored import Bar, find_origin, rows_for
+    from heliostat.cli.scored import Bar, check_options, find_origin, rows_for
     from heliostat.cli.story import bars, console, show_scores
-    from heliostat.errors import HeliostatError
     from heliostat.evaluate import evaluate
     from heliostat.predict import load
 
-    if data and split != "test":
-        raise HeliostatError(
-            "--split chooses among the run's own examples and has no effect beside --data: leave it out."
-        )
-    if overrides and not data:
-        raise HeliostatError(f"{overrides[0]}: settings say how a file is read. Name one with --data FILE.")
+    check_options(data, split, overrides)
     origin = find_origin(model)
     predictor = load(model, threads=threads)
     with bars() as progress:

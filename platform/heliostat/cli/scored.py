@@ -105,3 +105,15 @@ class Bar:
         """Move the bar."""
         words = "predicting" if name == "model" else name
         self.progress.update(self.task, description=words, completed=done, total=total)
+
+
+def check_options(data: str | None, split: str, overrides: Sequence[str] | None) -> None:
+    """Raises HeliostatError for options of `evaluate` and `compare` that have no effect beside each other."""
+    from heliostat.errors import HeliostatError
+
+    if data and split != "test":
+        raise HeliostatError(
+            "--split chooses among the run's own examples and has no effect beside --data: leave it out."
+        )
+    if overrides and not data:
+        raise HeliostatError(f"{overrides[0]}: settings say how a file is read. Name one with --data FILE.")
