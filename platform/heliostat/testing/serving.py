@@ -59,6 +59,8 @@ def _streamed(url: str, name: str, questions: list[Row]) -> str:
 def demo_answers(rehearsal: Rehearsal) -> str:
     """The page generated from the head's records is built, and asked each sample it gives an answer."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    import gradio as gr
+
     from heliostat.demo.form import build_form, values_of
     from heliostat.demo.page import Panel, build_page
     from heliostat.serve.client import Client
@@ -71,7 +73,8 @@ def demo_answers(rehearsal: Rehearsal) -> str:
         ask = next((fn for fn in page.fns.values() if fn.api_name == f"ask-{name}"), None)
         if ask is None or ask.fn is None:
             raise Fault("the page has no button that asks the model.")
-        fields = build_form(client.model(name)["takes"], demo.choices() if demo else None)
+        with gr.Blocks():
+            fields = build_form(client.model(name)["takes"], demo.choices() if demo else None)
         answers = [Panel(*ask.fn(*values_of(fields, sample))) for sample in head.samples]
     for answer in answers:
         if not answer.asked:
