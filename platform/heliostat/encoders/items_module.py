@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from heliostat.batch import Batch, Ragged
 from heliostat.encoders.attention import Layout, unpadded_attention
+from heliostat.encoders.dropout import dropout
 from heliostat.encoders.item_catalogue import Catalogue
 from heliostat.encoders.items import EARLIER, ITEMS
 from heliostat.features import ItemFeatures
@@ -19,9 +20,9 @@ from heliostat.features import ItemFeatures
 class ItemLayer(nn.Module):
     """Causal attention and a feed-forward layer, each behind a norm: [T, dim] -> [T, dim]."""
 
-    def __init__(self, dim: int, heads: int, inner: int, dropout: float) -> None:
+    def __init__(self, dim: int, heads: int, inner: int, rate: float) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads, self.rate = heads, rate
         self.norm_1, self.norm_2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.read = nn.Linear(dim, 3 * dim)
         self.write = nn.Linear(dim, dim)
@@ -34,9 +35,9 @@ class ItemLayer(nn.Module):
             for part in self.read(self.norm_1(states)).chunk(3, -1)
         )
         attended, _ = unpadded_attention(self, query, key, value, None, layout=layout, is_causal=True)
-        states = states + F.dropout(self.write(attended[0].flatten(1)), self.dropout, self.training)
-        inner = F.dropout(F.gelu(self.up(self.norm_2(states))), self.dropout, self.training)
-        return states + F.dropout(self.down(inner), self.dropout, self.training)  # type: ignore[no-any-return]
+        states = states + dropout(self.write(attended[0].flatten(1)), self.rate, self.training)
+        inner = dropout(F.gelu(self.up(self.norm_2(states))), self.rate, self.training)
+        return states + dropout(self.down(inner), self.rate, self.training)  # type: ignore[no-any-return]
 
 
 class ItemModule(nn.Module):
@@ -111,7 +112,7 @@ class ItemModule(nn.Module):
         layout = Layout.of(tokens.lengths, tokens.values.device)
         vectors = F.embedding(layout.lay(tokens.values), self.table() if table is None else table)
         states = vectors * self.config.dim**0.5 + self.places(layout.positions)
-        states = F.dropout(states, self.config.dropout, self.training)
+        states = dropout(states, self.config.dropout, self.training)
         for layer in self.layers:
             states = layer(states, layout)
         return layout.restore(self.norm(states))

@@ -19,7 +19,8 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.utils.rnn import pad_sequence
 
 from heliostat.batch import Batch, Ragged
-from heliostat.encoders.seq2seq_attention import attend, dropout, pairing
+from heliostat.encoders.dropout import dropout
+from heliostat.encoders.grouped_attention import attend, pairing
 from heliostat.features import Seq2SeqFeatures
 
 KeysValues = tuple[Tensor, Tensor]
@@ -160,8 +161,8 @@ class Reader:
         for layer in decoder.layers:
             states = layer(
                 states,
-                lambda parts: attend(parts, parts, own),
-                lambda attention, query: attend(query, attention.source(self.states), across),
+                lambda parts: attend((parts,), own),
+                lambda attention, query: attend((query, attention.source(self.states)), across),
             )
         return decoder.layer_norm(states)  # type: ignore[no-any-return]
 
@@ -238,7 +239,7 @@ class Seq2SeqTextModule(nn.Module):
         own = pairing(tokens.lengths, None, encoder.heads, tokens.values.device)
         states = encoder.embed(tokens.values.long(), _positions(tokens), table)
         for layer in encoder.layers:
-            states = layer(states, lambda parts: attend(parts, parts, own))
+            states = layer(states, lambda parts: attend((parts,), own))
         states = encoder.layer_norm(states)
         reader = Reader(self.transformer, states, tokens.lengths, self.start_id, self.end_id)
         return Seq2SeqFeatures(_means(states, tokens.offsets), states, tokens, table, reader)

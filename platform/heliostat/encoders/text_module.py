@@ -34,6 +34,9 @@ class TextModule(nn.Module):
         """What trains beside a frozen transformer; None where the transformer trains."""
         self.first_position = first_position(transformer)
         self.has_types = (getattr(transformer.config, "type_vocab_size", 0) or 0) > 1
+        embeddings = getattr(transformer, "embeddings", None)
+        if isinstance(embeddings, nn.Module):
+            embeddings.register_forward_hook(_as_products)
         pooler = getattr(transformer, "pooler", None)
         if pooler is not None:
             # Kept so that plain transformers finds every weight it knows, frozen because nothing here reads it.
@@ -72,7 +75,7 @@ class TextModule(nn.Module):
         """[tokens, dim], in the order of the layout."""
         positions = (layout.positions + self.first_position).unsqueeze(0)
         answer = self.transformer(**inputs, position_ids=positions, layout=layout)
-        return answer.last_hidden_state[0]  # type: ignore[no-any-return]
+        return answer.last_hidden_state[0].float()  # type: ignore[no-any-return]
 
     def _pooled(self, states: Tensor, offsets: Tensor) -> Tensor:
         """[examples, dim]."""
@@ -84,6 +87,14 @@ class TextModule(nn.Module):
         )
         sums = states.new_zeros(len(lengths), states.shape[1]).index_add_(0, owners, states)
         return sums / lengths.unsqueeze(1)
+
+
+def _as_products(_module: nn.Module, _inputs: Any, states: Tensor) -> Tensor:
+    """Under autocast on a CPU what layers add to is in the format of their products, too: it is half to move, and no
+    product has to cast what it reads. A GPU's autocast has norms answer in fp32 in any case."""
+    if states.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        return states.to(torch.get_autocast_dtype("cpu"))
+    return states
 
 
 def _types(tokens: Ragged, starts: Tensor) -> Tensor:
