@@ -232,8 +232,14 @@ class TaskHead(Fitted):
         """Validation scores during training, from tallies added up over all batches and workers."""
         return {}
 
-    def calibrate(self, examples: Sequence[Row], predictions: Sequence[Row]) -> bool:
-        """Fit on the valid split how scores become answers, and say whether anything changed; `save` then keeps it."""
+    def calibrate(
+        self, examples: Sequence[Row], predictions: Sequence[Row], groups: Sequence[float] | None = None
+    ) -> bool:
+        """Fit on the valid split how scores become answers, and say whether anything changed; `save` then keeps it.
+
+        Examples with one number in `groups` were kept together by the split, as those tested on are: what is judged by
+        leaving some out must leave out all of a group.
+        """
         return False
 
     def metrics(self) -> dict[str, Metric]:

@@ -154,14 +154,16 @@ class Classification(TaskHead):
         f1 = 2 * hits / np.maximum(confusion.sum(0) + confusion.sum(1), 1.0)
         return {"accuracy": float(hits.sum() / max(1.0, confusion.sum())), "macro_f1": float(f1.mean())}
 
-    def calibrate(self, examples: Sequence[Row], predictions: Sequence[Row]) -> bool:
+    def calibrate(
+        self, examples: Sequence[Row], predictions: Sequence[Row], groups: Sequence[float] | None = None
+    ) -> bool:
         """Fit the decision, where `decide` asks for one."""
         if self.config.decide == "most_probable":
             return False
         index = {label: place for place, label in enumerate(self.labels)}
         probabilities = np.array([[row["probabilities"][label] for label in self.labels] for row in predictions])
         targets = np.array([index[example["label"]] for example in examples], dtype=np.int64)
-        self.decision = fit_decision(probabilities, targets)
+        self.decision = fit_decision(probabilities, targets, None if groups is None else np.asarray(groups))
         return True
 
     def metrics(self) -> dict[str, Metric]:

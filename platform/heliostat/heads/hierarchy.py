@@ -156,13 +156,17 @@ class Hierarchy(TaskHead):
             scores[f"{before}macro_f1"] = float(f1.mean()) if len(f1) else 0.0
         return scores
 
-    def calibrate(self, examples: Sequence[Row], predictions: Sequence[Row]) -> bool:
+    def calibrate(
+        self, examples: Sequence[Row], predictions: Sequence[Row], groups: Sequence[float] | None = None
+    ) -> bool:
         """Fit the decision of the top level, where `decide` asks for one."""
         known = set(self.tree.labels[0])
-        pairs = [
-            (example, row) for example, row in zip(examples, predictions, strict=True) if example["path"][0] in known
-        ]
-        return self.top.calibrate([{"label": example["path"][0]} for example, _ in pairs], [row for _, row in pairs])
+        places = [place for place, example in enumerate(examples) if example["path"][0] in known]
+        return self.top.calibrate(
+            [{"label": examples[place]["path"][0]} for place in places],
+            [predictions[place] for place in places],
+            None if groups is None else [groups[place] for place in places],
+        )
 
     def metrics(self) -> dict[str, Metric]:
         """The scores of a classification for the top level, accuracy and macro-F1 for those below."""
