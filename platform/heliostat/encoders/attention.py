@@ -111,7 +111,7 @@ def unpadded_attention(
     longest = max(length for _, length in layout.groups)
     window = sliding_window if sliding_window is not None and sliding_window < longest else None
     call = _Call(dropout, scaling, window, causal)
-    q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
+    q, k, v = (states.squeeze(0).transpose(0, 1) for states in (query, key, value))  # the gradient of [0] is a copy
     if query.is_cuda:
         road = _kernel if _kernel_fits(q, call) else _jagged if window is None else _grouped
     else:

@@ -1,6 +1,7 @@
 """Dropout with masks that are cheap to draw on CPUs, where torch's own, drawn number by number, takes a quarter of a step.
 
-A mask is made of 16 random bits a value, so a rate is rounded to 1/65,536. Its seed comes from torch's generator: a
+A mask is made of 16 random bits a value, so a rate is rounded to 1/65,536. It holds what a value is multiplied by: 0, or
+what keeps the expected value. Its seed comes from torch's generator: a
 forward pass that is made again from the same state of that generator, as activation checkpointing does, drops the same.
 """
 
@@ -14,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _STEPS = 65_536
-_INTEGERS = {2: (torch.int16, np.int16), 4: (torch.int32, np.int32), 8: (torch.int64, np.int64)}
-"""The integers as wide as a number of so many bytes, by which its bits are kept or cleared."""
+_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""The integers as wide as a number of so many bytes."""
 
 
 class Dropout(nn.Dropout):
@@ -44,27 +45,15 @@ def dropout(states: Tensor, rate: float, training: bool) -> Tensor:
 
 
 def draw_mask(shape: torch.Size, rate: float, dtype: torch.dtype) -> Tensor:
-    """Integers as wide as `dtype`: all bits set where a number is kept, none where it is dropped."""
-    integer, numpy_integer = _INTEGERS[dtype.itemsize]
-    count = shape.numel()
+    """What values of `dtype` are multiplied by: 0 for a share `rate` of them, 1 / (1 - rate) for the others."""
+    dropped, count = min(round(rate * _STEPS), _STEPS - 1), shape.numel()
     seed = int(torch.randint(2**63 - 1, ()))
     words = np.random.SFC64(seed).random_raw(-(-count // 4)).view(np.int16)[:count]
-    kept = (words >= _threshold(rate) - _STEPS // 2).view(np.int8)
-    return torch.from_numpy(np.negative(kept, dtype=numpy_integer)).view(integer).view(shape)
-
-
-def keep(values: Tensor, mask: Tensor) -> Tensor:
-    """The values where the mask keeps them, else 0."""
-    return (values.view(mask.dtype) & mask).view(values.dtype)
-
-
-def growth(rate: float) -> float:
-    """What kept numbers are multiplied by, so that the expected value stays."""
-    return _STEPS / (_STEPS - _threshold(rate))
-
-
-def _threshold(rate: float) -> int:
-    return min(round(rate * _STEPS), _STEPS - 1)
+    kept = (words >= dropped - _STEPS // 2).view(np.int8)
+    growth = torch.tensor(_STEPS / (_STEPS - dropped), dtype=dtype)
+    # Kept numbers get the bits of that factor: integers are cheaper to fill in than any float.
+    bits = growth.view(_INTEGERS[dtype.itemsize]).numpy()
+    return torch.from_numpy(np.multiply(kept, bits, dtype=bits.dtype)).view(dtype).view(shape)
 
 
 class _Dropped(torch.autograd.Function):
@@ -72,9 +61,8 @@ class _Dropped(torch.autograd.Function):
     def forward(ctx: Any, states: Tensor, rate: float) -> Tensor:
         mask = draw_mask(states.shape, rate, states.dtype)
         ctx.save_for_backward(mask)
-        ctx.growth = growth(rate)
-        return keep(states, mask).mul_(ctx.growth)
+        return states * mask
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return keep(grads[0], ctx.saved_tensors[0]).mul_(ctx.growth), None
+        return grads[0] * ctx.saved_tensors[0], None

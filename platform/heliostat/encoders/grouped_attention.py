@@ -15,7 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from heliostat.encoders.dropout import draw_mask, growth, keep
+from heliostat.encoders.dropout import draw_mask
+from heliostat.shapes import familiar
 
 Lengths = npt.NDArray[np.int64]
 
@@ -138,8 +139,8 @@ def _cut(lengths: Lengths, others: Lengths) -> list[Lengths]:
 
 
 def _padded(starts: Lengths, lengths: Lengths) -> Lengths:
-    """The number of each token, -1 where there is none: [B, longest]."""
-    places = np.arange(max(1, int(lengths.max(initial=1))))
+    """The number of each token, -1 where there is none: [B, longest or a little more]."""
+    places = np.arange(familiar(max(1, int(lengths.max(initial=1)))))
     return np.where(places < lengths[:, None], starts[:, None] + places, -1)
 
 
@@ -183,11 +184,8 @@ class _Attend(torch.autograd.Function):
         for (group, q, k, v), result in zip(pairing.parts(query.mul_(ctx.scale), key, value), results, strict=True):
             weights = _scores(q, k, group).softmax(-1)
             mask = draw_mask(weights.shape, dropout, weights.dtype) if dropout else None
-            torch.bmm(weights if mask is None else keep(weights, mask), v, out=result)
+            torch.bmm(weights if mask is None else weights * mask, v, out=result)
             kept += [weights] if mask is None else [weights, mask]
-        ctx.growth = growth(dropout)
-        if dropout:
-            out.mul_(ctx.growth)
         ctx.save_for_backward(query, key, value, *kept)
         ctx.pairing, ctx.drops = pairing, dropout > 0.0
         ctx.shapes = [source.shape for source in sources]
@@ -199,18 +197,16 @@ class _Attend(torch.autograd.Function):
         pairing, kept = ctx.pairing, iter(kept)
         flowing = grads[0].contiguous().view(-1, query.shape[1]).index_select(0, pairing.results)
         flowing.index_fill_(0, pairing.unasked, 0.0)
-        if ctx.drops:
-            flowing.mul_(ctx.growth)
         gradients = query.new_empty(len(query) + len(key) + len(value), query.shape[1])
         to_query, to_key, to_value = gradients.split([len(query), len(key), len(value)])
         read, written = pairing.parts(query, key, value), pairing.parts(to_query, to_key, to_value)
         flows = (part[1] for part in pairing.parts(flowing, key, value))
         for (_, q, k, v), (_, into_q, into_k, into_v), flow in zip(read, written, flows, strict=True):
             weights, mask = next(kept), next(kept) if ctx.drops else None
-            torch.bmm((weights if mask is None else keep(weights, mask)).transpose(1, 2), flow, out=into_v)
+            torch.bmm((weights if mask is None else weights * mask).transpose(1, 2), flow, out=into_v)
             to_weights = torch.bmm(flow, v.transpose(1, 2))
             if mask is not None:
-                to_weights = keep(to_weights, mask)
+                to_weights.mul_(mask)
             to_scores = torch._softmax_backward_data(to_weights, weights, -1, weights.dtype)
             torch.bmm(to_scores, k, out=into_q)
             torch.bmm(to_scores.transpose(1, 2), q, out=into_k)

@@ -14,6 +14,7 @@ from heliostat.encoders.attention import Layout, unpadded_attention
 from heliostat.encoders.dropout import dropout
 from heliostat.encoders.item_catalogue import Catalogue
 from heliostat.encoders.items import EARLIER, ITEMS
+from heliostat.shapes import fill_rows, filled
 from heliostat.features import ItemFeatures
 
 
@@ -109,13 +110,14 @@ class ItemModule(nn.Module):
 
     def read(self, tokens: Ragged, table: Tensor | None = None) -> Tensor:
         """The states of other histories: [T, dim], in the order of the batch."""
-        layout = Layout.of(tokens.lengths, tokens.values.device)
-        vectors = F.embedding(layout.lay(tokens.values), self.table() if table is None else table)
+        layout = Layout.of(filled(tokens.lengths, tokens.values.device), tokens.values.device)
+        numbers = layout.lay(fill_rows(tokens.values, len(layout.positions)))
+        vectors = F.embedding(numbers, self.table() if table is None else table)
         states = vectors * self.config.dim**0.5 + self.places(layout.positions)
         states = dropout(states, self.config.dropout, self.training)
         for layer in self.layers:
             states = layer(states, layout)
-        return layout.restore(self.norm(states))
+        return layout.restore(self.norm(states))[: len(tokens.values)]
 
 
 def _start(module: nn.Module) -> None:

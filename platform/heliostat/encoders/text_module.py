@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from heliostat.batch import Batch, Ragged
 from heliostat.encoders.attention import UNPADDED, Layout
+from heliostat.shapes import fill_rows, filled
 from heliostat.encoders.text import PAIR_START
 from heliostat.errors import HeliostatError
 from heliostat.features import CausalFeatures, TokenFeatures
@@ -65,17 +66,17 @@ class TextModule(nn.Module):
         columns = {"input_ids": tokens.values.long()}
         if starts is not None and self.has_types:
             columns["token_type_ids"] = _types(tokens, starts)
-        if not tokens.lengths:  # One token that is dropped again: the gradients of no example are zeros, not missing.
-            columns = {name: values.new_zeros(1) for name, values in columns.items()}
-        layout = Layout.of(tokens.lengths or (1,), tokens.values.device)
-        inputs = {name: layout.lay(values).unsqueeze(0) for name, values in columns.items()}
+        # Where there is no example one that is dropped again stands in: gradients are then zeros, and not missing.
+        layout = Layout.of(filled(tokens.lengths, tokens.values.device), tokens.values.device)
+        size = len(layout.positions)
+        inputs = {name: layout.lay(fill_rows(values, size)).unsqueeze(0) for name, values in columns.items()}
         return layout.restore(self._states(layout, inputs))[: len(tokens.values)]
 
     def _states(self, layout: Layout, inputs: dict[str, Tensor]) -> Tensor:
         """[tokens, dim], in the order of the layout."""
         positions = (layout.positions + self.first_position).unsqueeze(0)
         answer = self.transformer(**inputs, position_ids=positions, layout=layout)
-        return answer.last_hidden_state[0].float()  # type: ignore[no-any-return]
+        return answer.last_hidden_state.squeeze(0).float()  # type: ignore[no-any-return]
 
     def _pooled(self, states: Tensor, offsets: Tensor) -> Tensor:
         """[examples, dim]."""
