@@ -14,8 +14,8 @@ from torch import Tensor
 
 
 def familiar(size: int) -> int:
-    """`size` or a little more: multiples of 16, above 256 the next of sixteen sizes up to each power of two."""
-    step = max(16, 1 << max(0, (size - 1).bit_length() - 4))
+    """`size` or a little more: multiples of 16, above 512 the next of sixteen sizes up to each power of two."""
+    step = max(16, 1 << max(0, (size - 1).bit_length() - 5))
     return -(-size // step) * step
 
 
