@@ -197,6 +197,10 @@ class TaskHead(Fitted):
     def fit(self, examples: Iterable[Row]) -> None:
         """Learn what targets need (the set of labels) from the train examples. `examples` may be iterated once."""
 
+    def read(self, examples: Sequence[Row]) -> list[Encoded]:
+        """Columns that the head itself reads from each record, beside the encoder's: in training and in requests."""
+        return [{} for _ in examples]
+
     def encode(self, examples: Sequence[Row], spec: FeatureSpec) -> list[Encoded]:
         """The target columns of each example, in order. Raises DataError naming a target that cannot be one.
 

@@ -1,4 +1,4 @@
-"""Attention in groups of similar lengths, and dropout by random bits: values and gradients are those of the formulas."""
+"""Attention in groups of similar lengths, dropout by random bits: values and gradients are those of the formulas."""
 
 from __future__ import annotations
 
@@ -102,6 +102,8 @@ def test_a_model_keeps_the_names_of_its_weights_and_its_rates() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.25))
     before = list(model.state_dict())
     cheapen_dropout(model)
-    assert isinstance(model[1], Dropout) and isinstance(model[1], nn.Dropout) and model[1].p == 0.25
+    assert isinstance(model[1], Dropout)
+    assert isinstance(model[1], nn.Dropout)
+    assert model[1].p == 0.25
     assert list(model.state_dict()) == before
     assert np.array_equal(model.eval()(torch.ones(2, 4)).detach(), model[0](torch.ones(2, 4)).detach())

@@ -1,4 +1,4 @@
-"""Counts of tokens on CPUs: few different ones, little more than was asked for, and no trace of it in what comes out."""
+"""Counts of tokens on CPUs: few different ones, little more than asked for, and no trace of it in what comes out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def test_familiar_sizes_are_few_and_little_greater() -> None:
 @pytest.mark.parametrize("lengths", [(), (5,), (1, 1, 1), (3, 200, 7), (2048,)])
 def test_what_fills_is_no_longer_than_the_longest(lengths: tuple[int, ...]) -> None:
     full = filled(lengths, CPU)
-    assert full[: len(lengths)] == lengths and sum(full) == familiar(sum(lengths or (1,)))
+    assert full[: len(lengths)] == lengths
+    assert sum(full) == familiar(sum(lengths or (1,)))
     assert all(0 < more <= max(1, *lengths, 1) for more in full[len(lengths) :])
     assert filled(lengths, torch.device("meta")) == (lengths or (1,))
 

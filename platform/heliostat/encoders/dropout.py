@@ -1,8 +1,8 @@
-"""Dropout with masks that are cheap to draw on CPUs, where torch's own, drawn number by number, takes a quarter of a step.
+"""Dropout with masks that are cheap to draw on CPUs, where torch's own take a quarter of a step: they come one by one.
 
-A mask is made of 16 random bits a value, so a rate is rounded to 1/65,536. It holds what a value is multiplied by: 0, or
-what keeps the expected value. Its seed comes from torch's generator: a
-forward pass that is made again from the same state of that generator, as activation checkpointing does, drops the same.
+A mask is made of 16 random bits a value, so a rate is rounded to 1/65,536. It holds what a value is multiplied by: 0,
+or what keeps the expected value. Its seed comes from torch's generator: a forward pass that is made again from the
+same state of that generator, as activation checkpointing does, drops the same.
 """
 
 from __future__ import annotations

@@ -40,8 +40,8 @@ class Pairing(NamedTuple):
     """Which tokens attend to which, for all layers that have the same boundaries.
 
     Queries, keys and values are rows of width D: `takes` selects the padded rows of each, one group behind another,
-    `gives` the rows of the result from those of padded queries (`results` is its inverse), and `returns` the gradient's rows of each tensor that
-    came in from those of padded queries, keys and values, in this order.
+    `gives` the rows of the result from those of padded queries (`results` is its inverse), and `returns` the gradient's
+    rows of each tensor that came in from those of padded queries, keys and values, in this order.
     """
 
     groups: tuple[Group, ...]
@@ -60,8 +60,8 @@ class Pairing(NamedTuple):
         for group in self.groups:
             more, others = group.count * group.length, group.count * group.size
             here, there = slice(at, at + more), slice(other, other + others)
-            shape = (group.count, group.size, -1)
-            yield group, queries[here].view(group.count, group.length, -1), keys[there].view(shape), values[there].view(shape)
+            asked, read = (group.count, group.length, -1), (group.count, group.size, -1)
+            yield group, queries[here].view(asked), keys[there].view(read), values[there].view(read)
             at, other = at + more, other + others
 
 
@@ -157,9 +157,14 @@ def _invert(rows: Lengths, places: Lengths, start: int) -> None:
     places[rows[real]] = start + real
 
 
-def attend(sources: tuple[Tensor, ...], pairing: Pairing, *, dropout: float = 0.0, scale: float | None = None) -> Tensor:
+def attend(
+    sources: tuple[Tensor, ...], pairing: Pairing, *, dropout: float = 0.0, scale: float | None = None
+) -> Tensor:
     """[T, H * D], from the tensors that the pairing names: one [T, 3 * H * D], or queries apart from [S, 2 * H * D], or
-    queries, keys and values. Scores are multiplied by `scale`, by default the inverse root of D."""
+    queries, keys and values.
+
+    Scores are multiplied by `scale`, by default the inverse root of D.
+    """
     device = sources[0].device.type
     if torch.is_autocast_enabled(device):
         sources = tuple(source.to(torch.get_autocast_dtype(device)) for source in sources)

@@ -14,8 +14,8 @@ from heliostat.encoders.attention import Layout, unpadded_attention
 from heliostat.encoders.dropout import dropout
 from heliostat.encoders.item_catalogue import Catalogue
 from heliostat.encoders.items import EARLIER, ITEMS
-from heliostat.shapes import fill_rows, filled
 from heliostat.features import ItemFeatures
+from heliostat.shapes import fill_rows, filled
 
 
 class ItemLayer(nn.Module):

@@ -21,8 +21,8 @@ from torch.nn.utils.rnn import pad_sequence
 from heliostat.batch import Batch, Ragged
 from heliostat.encoders.dropout import dropout
 from heliostat.encoders.grouped_attention import attend, pairing
-from heliostat.shapes import fill_rows, filled
 from heliostat.features import Seq2SeqFeatures
+from heliostat.shapes import fill_rows, filled
 
 KeysValues = tuple[Tensor, Tensor]
 

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from heliostat.batch import Batch, Ragged
 from heliostat.encoders.attention import UNPADDED, Layout
-from heliostat.shapes import fill_rows, filled
 from heliostat.encoders.text import PAIR_START
 from heliostat.errors import HeliostatError
 from heliostat.features import CausalFeatures, TokenFeatures
+from heliostat.shapes import fill_rows, filled
 
 if TYPE_CHECKING:
     from heliostat.encoders.adapted import Adapted

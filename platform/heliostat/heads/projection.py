@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from heliostat.shapes import familiar, fill_rows
 from heliostat.errors import HeliostatError
 from heliostat.features import TokenFeatures
+from heliostat.shapes import familiar, fill_rows
 
 _LOGIT_BYTES = 2**28
 """Memory of the logits that are there at once; what is above it is computed in pieces, and again in backward."""
