@@ -27,7 +27,7 @@ _MAX_GROUPS = 6
 class Group(NamedTuple):
     """Examples that attend together."""
 
-    count: int
+    batch: int
     """B * H."""
     length: int
     """L."""
@@ -58,9 +58,9 @@ class Pairing(NamedTuple):
         """Of each group the padded queries [B * H, L, D], keys and values [B * H, S, D]."""
         at, other = 0, 0
         for group in self.groups:
-            more, others = group.count * group.length, group.count * group.size
+            more, others = group.batch * group.length, group.batch * group.size
             here, there = slice(at, at + more), slice(other, other + others)
-            asked, read = (group.count, group.length, -1), (group.count, group.size, -1)
+            asked, read = (group.batch, group.length, -1), (group.batch, group.size, -1)
             yield group, queries[here].view(asked), keys[there].view(read), values[there].view(read)
             at, other = at + more, other + others
 
