@@ -1,4 +1,4 @@
-"""What every benchmark here needs: the machine in words, fixed threads, and what a product costs at best.
+"""What every benchmark here needs: the machine in words, fixed threads, clocks, and medians with their intervals.
 
 Importing it imports no torch, so that a benchmark can fix threads before torch looks at them.
 """
@@ -8,14 +8,15 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+Facts = Mapping[str, Mapping[str, Any]]
+"""One round: what each side's turn found, by side."""
 
 LIBRARIES = ("torch", "transformers", "accelerate", "ray", "datasets", "tokenizers", "numpy")
 """Whose versions a result names, where they are installed."""
@@ -118,3 +119,46 @@ def best_product_flops(precision: str, size: int = 2048, seconds: float = 1.0) -
             torch.cuda.synchronize()
         fastest = min(fastest, time.perf_counter() - began)
     return 2.0 * size**3 / fastest
+
+
+class Interval(NamedTuple):
+    """A figure with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def times(self) -> str:
+        """As a factor: `4.4× (4.2, 4.6)`."""
+        digits = 1 if self.value < 20 else 0
+        return f"{self.value:.{digits}f}× ({self.low:.{digits}f}, {self.high:.{digits}f})"
+
+
+def median_of(values: Sequence[float], resamples: int = 2000) -> Interval:
+    """The median with its percentile-bootstrap interval (Efron 1979); of few values that is almost their range.
+
+    The draws are always the same, so that a table made again from the same rounds is the same.
+    """
+    import numpy as np
+
+    found = np.asarray(values, dtype=np.float64)
+    places = np.random.default_rng(7).integers(0, len(found), (resamples, len(found)))
+    low, high = np.percentile(np.median(found[places], axis=1), [2.5, 97.5])
+    return Interval(float(np.median(found)), float(low), float(high))
+
+
+def faster(rounds: Sequence[Facts], ours: str, theirs: str, key: str = "wall_s") -> Interval:
+    """How many times less of `key` our side took: the median over rounds of the ratio within a round."""
+    return median_of([each[theirs][key] / each[ours][key] for each in rounds if ours in each and theirs in each])
+
+
+def middle(rounds: Sequence[Facts], side: str, key: str) -> float:
+    """The median of one fact of one side."""
+    return median_of([float(each[side][key]) for each in rounds if side in each]).value
+
+
+def others_load(seconds: float = 2.0) -> float:
+    """The share of all cores that other processes use while this one sleeps."""
+    import psutil
+
+    return float(psutil.cpu_percent(interval=seconds)) / 100.0
