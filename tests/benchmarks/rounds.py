@@ -151,6 +151,9 @@ class _Session:
                     )
                     return 3
                 facts = self._turn(name, side, kept["settings"])
+                if facts is None:
+                    print("the time is up; what was done is kept. Start again to go on.")
+                    return 4
                 rounds[number][side] = facts
                 print(f"  {name} {number + 1}/{count} {side}: {_told(facts)}", flush=True)
                 whole = [each for each in rounds if all(one in each for one in case.sides)]
@@ -160,17 +163,20 @@ class _Session:
                 self._keep(found)
         return 0
 
-    def _turn(self, case: str, side: str, settings: Settings) -> dict[str, Any]:
-        """What one turn found, in a process of its own."""
+    def _turn(self, case: str, side: str, settings: Settings) -> dict[str, Any] | None:
+        """What one turn found, in a process of its own; None where its time was up and it will go on."""
         python = self.benchmark.pythons.get(side, lambda: sys.executable)()
         log = CACHE / "logs" / f"{self.benchmark.name}-{case}-{side}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         environment = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", **os.environ}
         environment.setdefault("HELIOSTAT_HOME", str(CACHE / "home"))
+        environment["BENCHMARK_DEADLINE"] = str(time.time() + self.deadline - time.monotonic())
         with tempfile.TemporaryDirectory() as folder, log.open("w", encoding="utf-8") as output:
             out = Path(folder) / "facts.json"
             command = [python, self.benchmark.script, "--turn", case, side, "--told", json.dumps(settings), str(out)]
             code = subprocess.run(command, stdout=output, stderr=output, env=environment, check=False).returncode
+            if code == 4:
+                return None
             if code or not out.exists():
                 tail = log.read_text(encoding="utf-8", errors="replace")[-3000:]
                 sys.exit(f"{case}, {side}: the turn ended with {code}. Its log, {log}, ends with\n{tail}")
