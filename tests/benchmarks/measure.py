@@ -33,6 +33,7 @@ def machine() -> dict[str, Any]:
     units = [name for name in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if name in flags]
     versions = {name: found for name in LIBRARIES if (found := _version(name))}
     return {
+        **({"gpu": found} if (found := _gpu()) else {}),
         "cpu": _cpu_info("model name") or platform.processor() or platform.machine(),
         "cores": cores(),
         "amx": "amx_bf16" in flags,
@@ -48,7 +49,8 @@ def in_words(found: dict[str, Any]) -> str:
     """One line of `machine()`."""
     matrix = "with AMX" if found["amx"] else "without AMX"
     libraries = ", ".join(f"{name} {number}" for name, number in found["libraries"].items())
-    return f"{found['cpu']}, {found['cores']} cores {matrix}, {found['memory_gb']} GB; {libraries}"
+    device = f"{found['gpu']}, " if found.get("gpu") else ""
+    return f"{device}{found['cpu']}, {found['cores']} cores {matrix}, {found['memory_gb']} GB; {libraries}"
 
 
 def _cpu_info(key: str) -> str:
@@ -57,6 +59,15 @@ def _cpu_info(key: str) -> str:
         name, _, value = line.partition(":")
         if name.strip() == key:
             return value.strip()
+    return ""
+
+
+def _gpu() -> str:
+    """The model of the first GPU of NVIDIA."""
+    for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if line.startswith("Model:"):
+                return line.partition(":")[2].strip()
     return ""
 
 

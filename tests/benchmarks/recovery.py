@@ -66,16 +66,18 @@ def restarts_of_ours(settings: Settings) -> dict[str, Any]:
     with command(run_of(settings), "killed") as (driver, journal):
         seconds = []
         for _ in range(settings["kills"]):
-            # Between two checkpoints: the journal then loses rows when the run goes on, which tells new from old.
+            # Between two checkpoints: steps that were done are then done again, and their rows come anew.
             wait(driver, lambda: _middle_of_interval(journal, settings["every"]))
-            before = len(lines(journal))
             killed = kill_one(driver, "RayTrainWorker")
-            wait(driver, lambda before=before: len(lines(journal)) < before)  # type: ignore[misc]
-            time.sleep(0.05)
-            kept = len(lines(journal))
-            wait(driver, lambda kept=kept: len(lines(journal)) > kept)  # type: ignore[misc]
+            seen = set(lines(journal))
+            last = max(json.loads(line)["step"] for line in seen)
+            wait(driver, lambda seen=seen, last=last: _done_again(journal, seen, last))  # type: ignore[misc]
             seconds.append(time.monotonic() - killed)
     return {"seconds": seconds}
+
+
+def _done_again(journal: Path, seen: set[str], last: int) -> bool:
+    return any(line not in seen and json.loads(line)["step"] <= last for line in lines(journal))
 
 
 def _middle_of_interval(journal: Path, every: int) -> bool:

@@ -148,19 +148,27 @@ def trainee_of(reference: str, overrides: list[str], folder: Path) -> Any:
     return Trainee.build(run, prepare(run), LocalWorker(), folder)
 
 
-def steps(trainee: Any, count: int) -> Iterator[list[int]]:
-    """Make `count` updates; the lengths of the examples of each."""
+def steps(trainee: Any, count: int, lr: float = 1e-5, losses: list[float] | None = None) -> Iterator[list[int]]:
+    """Make `count` updates; the lengths of the examples of each. Their losses go into `losses`."""
     import torch
 
     from heliostat.train.progress import Position
     from heliostat.train.update import update
 
-    batches = trainee.plan.batches(0, trainee.position.step)
-    for rows in (next(batches) for _ in range(count)):
-        at = trainee.position.step
+    at = trainee.position
+    batches = trainee.plan.batches(at.epoch, at.batch)
+    for _ in range(count):
+        at = trainee.position
+        rows = next(batches, None)
+        if rows is None:
+            at = Position(at.step, at.epoch + 1, 0)
+            batches = trainee.plan.batches(at.epoch)
+            rows = next(batches)
         with torch.profiler.record_function("step"):
-            update(trainee, rows, Position(at, 0, at), 1e-5)
-        trainee.position = Position(at + 1, 0, at + 1)
+            made = update(trainee, rows, at, lr)
+        if losses is not None:
+            losses.append(made.sums["loss"] / made.counts["loss"])
+        trainee.position = Position(at.step + 1, at.epoch, at.batch + 1)
         yield trainee.train.lengths[rows].tolist()
 
 

@@ -45,9 +45,13 @@ class Timer(TrainerCallback):
         self.warm, self.clock = warm, Clock()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step not in (self.warm, state.max_steps):
+            return
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         if state.global_step == self.warm:
             self.clock.start()
-        elif state.global_step == state.max_steps:
+        else:
             self.clock.stop()
 
 
