@@ -38,7 +38,7 @@ def run_of(settings: Settings) -> Any:
         ],
         **{"data.limit": settings["limit"], "train.max_steps": steps, "train.epochs": 20, "train.lr": settings["lr"]},
         **{"train.tokens_per_batch": tokens, "train.tokens_per_micro_batch": tokens, "train.schedule": "wsd"},
-        **{"train.checkpoint_every": 10**6, "train.evaluations_per_epoch": settings.get("evaluations", 1)},
+        **{"train.evaluations_per_epoch": settings.get("evaluations", 1)},
     )
 
 
@@ -109,7 +109,8 @@ def trainer_turn(side: str, settings: Settings) -> dict[str, Any]:
                 control.should_training_stop = curve[-1][2] <= settings["target"]
 
     examples: Any = trainer.rows_of(shards, target=None)
-    size, flags = round(settings["tokens"] / float(shards.lengths.mean())), {}
+    size = round(settings["tokens"] / float(shards.lengths.mean()))
+    flags: dict[str, Any] = {}
     if side == "blocks":
         examples, size = language.blocks(examples, settings["block"]), settings["tokens"] // settings["block"]
         flags = {"bf16": True}
@@ -144,6 +145,7 @@ def gpt2(preset: str, vocab_size: int) -> Any:
         n_inner=size.inner,
         bos_token_id=1,
         eos_token_id=2,
+        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),  # nothing is seen often enough to overfit
     )
     return GPT2LMHeadModel(config)
 

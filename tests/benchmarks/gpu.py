@@ -129,7 +129,8 @@ def flops(trainee: Any, settings: Settings, made: list[list[int]]) -> float:
     if settings["task"] != "masked":
         return float(encoder)
     vocabulary, dim = trainee.model.encoder.transformer.get_input_embeddings().weight.shape
-    return encoder + 6.0 * settings["rate"] * sum(map(sum, made)) * dim * (dim + vocabulary)
+    places = settings["rate"] * sum(map(sum, made))
+    return float(encoder + 6.0 * places * dim * (dim + vocabulary))
 
 
 def peak() -> float:

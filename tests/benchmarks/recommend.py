@@ -23,8 +23,8 @@ from rounds import CACHE, Benchmark, Case, Row, Settings, run
 PINS = Path(__file__).with_name("recbole.txt")
 PLACE = CACHE / "recbole"
 HISTORIES = PLACE / "histories.json"
-FULL = {"cpu_s": 2400.0, "overrides": []}
-TRIAL = {"cpu_s": 20.0, "overrides": ["train.epochs=1"]}
+FULL = {"cpu_s": 2400.0, "users": None, "overrides": []}
+TRIAL = {"cpu_s": 2.0, "users": 40, "overrides": ["train.epochs=1"]}
 CASES = {"ml-100k": Case(("heliostat", "recbole"), FULL, TRIAL, rounds=1)}
 
 
@@ -51,7 +51,7 @@ def turn(case: str, side: str, settings: Settings) -> dict[str, Any]:
     if side == "recbole":
         from recommend_peer import train
 
-        return train(HISTORIES, PLACE, settings["cpu_s"])
+        return train(HISTORIES, PLACE, settings["cpu_s"], settings["users"])
     return ours_turn(settings)
 
 

@@ -95,7 +95,8 @@ def run(benchmark: Benchmark) -> None:
     asked = parser.parse_args()
     if asked.turn:
         settings, out = json.loads(asked.told[0]), Path(asked.told[1])
-        out.write_text(json.dumps(benchmark.turn(*asked.turn, settings)), encoding="utf-8")
+        case, side = asked.turn
+        out.write_text(json.dumps(benchmark.turn(case, side, settings)), encoding="utf-8")
         sys.stdout.flush()
         os._exit(0)  # threads of Ray, gloo or a data loader may stand in the way of an orderly end
     unknown = sorted(set(asked.cases) - set(benchmark.cases))
@@ -113,7 +114,7 @@ class _Session:
         self.deadline = time.monotonic() + 60 * minutes
         folder = RESULTS / "quick" if quick else RESULTS
         self.path = folder / f"{benchmark.name}.json"
-        self.basis = {"code": code_fingerprint(Path(benchmark.script)), "machine": machine()}
+        self.basis: dict[str, Any] = {"code": code_fingerprint(Path(benchmark.script)), "machine": machine()}
 
     def measure(self, names: Sequence[str], fresh: bool) -> int:
         """All turns that are missing. Returns the exit code."""

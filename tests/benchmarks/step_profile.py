@@ -131,8 +131,8 @@ def model_flops(model: Any, lengths: list[int]) -> float:
     transformer = model.encoder.transformer
     products = [each for each in transformer.modules() if isinstance(each, nn.Linear) and each.weight.requires_grad]
     config = transformer.config
-    dense = 2.0 * sum(each.weight.numel() for each in products) * sum(lengths)
-    pairs = 4.0 * config.hidden_size * config.num_hidden_layers * sum(length**2 for length in lengths)
+    dense: float = 2.0 * sum(each.weight.numel() for each in products) * sum(lengths)
+    pairs: float = 4.0 * config.hidden_size * config.num_hidden_layers * sum(length**2 for length in lengths)
     return 3.0 * (dense + pairs)
 
 

@@ -38,7 +38,7 @@ class MeanPooled(nn.Module):
         return {"loss": loss, "logits": logits}
 
 
-class Timer(TrainerCallback):
+class Timer(TrainerCallback):  # type: ignore[misc]
     """Wall and CPU seconds from the end of step `warm` to the last; tokens that were none of padding."""
 
     def __init__(self, warm: int) -> None:
@@ -55,7 +55,7 @@ class Timer(TrainerCallback):
             self.clock.stop()
 
 
-class SameBatches(Trainer):
+class SameBatches(Trainer):  # type: ignore[misc]
     """A Trainer whose minibatches are given: the rows of each step."""
 
     batches: Sequence[list[int]]
