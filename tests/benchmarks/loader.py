@@ -166,7 +166,7 @@ def corpus_turn(side: str, settings: Settings) -> dict[str, Any]:
         "sentiment/pretrain",
         [f"data.source={place / 'reviews.jsonl'}", "data.adapter={type: core.documents, min_words: 1}"],
         **{"data.split": "{by: hash, key: [document], valid: 0.002, test: 0}"},
-        **{"encoder": "{type: core.text, preset: mini, max_tokens: 192}", "data.max_rejected": 0.1},
+        **{"encoder": "{type: core.text, preset: mini, max_tokens: 192}", "data.engine": "ray"},
     )
     memory = Memory()
     memory.start()
@@ -194,7 +194,7 @@ def corpus_turn(side: str, settings: Settings) -> dict[str, Any]:
 
 
 def write_corpus(path: Path, mb: float) -> float:
-    """Real reviews, over and over, each time with another number in front, up to `mb`. Returns the size."""
+    """Real reviews, three a document, over and over with another number in front, up to `mb`. Returns the size."""
     import pandas as pd
 
     import heliostat_sentiment
@@ -203,8 +203,8 @@ def write_corpus(path: Path, mb: float) -> float:
     texts = [text for text in pd.read_parquet(folder / "data" / "reviews.parquet")["review"] if text]
     with path.open("w", encoding="utf-8") as file:
         for number in itertools.count():
-            for text in texts:
-                file.write(json.dumps({"text": f"{number}. {text}"}) + "\n")
+            for place in range(0, len(texts), 3):
+                file.write(json.dumps({"text": f"{number}. {' '.join(texts[place : place + 3])}"}) + "\n")
                 if file.tell() > mb * 1e6:
                     return file.tell() / 1e6
     raise AssertionError("a corpus has an end")

@@ -147,20 +147,18 @@ class _Session:
                     print("the time is up; what was measured is kept. Start again to go on.")
                     return 4
                 if not self.busy and not _is_quiet():
-                    print(
-                        "other processes compute; what was measured is kept. Start again when it is quiet, or --busy."
-                    )
+                    print("other processes compute; what was measured is kept. Start again, or --busy.")
                     return 3
                 facts = self._turn(name, side, kept["settings"])
                 if facts is None:
                     print("the time is up; what was done is kept. Start again to go on.")
                     return 4
                 rounds[number][side] = facts
+                kept["busy"] = kept.get("busy", False) or self.busy
                 print(f"  {name} {number + 1}/{count} {side}: {_told(facts)}", flush=True)
                 whole = [each for each in rounds if all(one in each for one in case.sides)]
-                kept["rows"] = (
-                    [list(row) for row in self.benchmark.rows(name, whole, kept["settings"])] if whole else []
-                )
+                if whole:
+                    kept["rows"] = [list(row) for row in self.benchmark.rows(name, whole, kept["settings"])]
                 self._keep(found)
         return 0
 
@@ -194,7 +192,6 @@ class _Session:
 
     def _keep(self, found: dict[str, Any]) -> None:
         found["date"] = time.strftime("%Y-%m-%d")
-        found["measured_while_busy"] = found.get("measured_while_busy", False) or (self.busy and not self.quick)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         staged = self.path.with_suffix(".staged")
         staged.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -206,7 +203,7 @@ def code_fingerprint(script: Path) -> str:
     import heliostat
 
     root = Path(str(heliostat.__file__)).parent
-    files = [*sorted(root.rglob("*.py")), script]
+    files = [*sorted(root.rglob("*.py")), script, *(HERE / name for name in ("ours.py", "trainer.py", "language.py"))]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
 

@@ -23,15 +23,7 @@ from measure import best_product_flops, clocked, fix_threads, in_words, machine
 
 PASSES = ("forward", "backward", "optimiser")
 KINDS: dict[str, tuple[str, ...]] = {
-    "linear products": (
-        "mm",
-        "addmm",
-        "linear",
-        "linear_backward",
-        "mkldnn_linear",
-        "_mkldnn_linear",
-        "linear_pointwise",
-    ),
+    "linear products": ("mm", "addmm", "linear", "linear_backward", "mkldnn_linear", "_linear_pointwise"),
     "attention products": ("bmm", "baddbmm", "matmul"),
     "attention, other": ("softmax", "_softmax", "_softmax_backward_data", "masked_fill", "_attention"),
     "dropout": ("dropout", "dropout_", "native_dropout", "native_dropout_backward", "bernoulli_", "bernoulli"),
@@ -52,6 +44,8 @@ KINDS: dict[str, tuple[str, ...]] = {
     "elementwise": ("add", "add_", "mul", "mul_", "div", "div_", "sub", "neg", "pow", "sqrt", "rsub", "mean"),
 }
 KIND_OF = {name: kind for kind, names in KINDS.items() for name in names}
+OWN = {"attention": "attention, other", "dropout": "dropout", "norm": "norms", "gelu": "activations"}
+"""Words in the names of functions that are not torch's own, and of their gradients."""
 DECIDING = {"dropout", "casts", "norms", "activations", "embedding, gathers", "loss", "attention, other"}
 """Kinds that also claim what an operation of theirs calls, as `aten::dropout` calls `aten::mul`."""
 PRODUCTS = ("linear products", "attention products")
@@ -64,7 +58,8 @@ def own_kind(name: str) -> str | None:
     short = name.removeprefix("aten::").removeprefix("mkldnn::").removeprefix("torch::autograd::")
     if "scaled_dot_product" in short or "flash_attention" in short:
         return "attention, other"
-    return KIND_OF.get(short)
+    own = next((kind for word, kind in OWN.items() if word in name.lower()), None) if "::" not in name else None
+    return KIND_OF.get(short, own)
 
 
 def ancestors(event: Any) -> Iterator[Any]:
@@ -112,7 +107,8 @@ def shares(events: list[Any]) -> dict[str, dict[str, float]]:
     forward_kinds: dict[int, str] = {}
     for event in events:
         if event.sequence_nr >= 0 and pass_of(event) == "forward":
-            forward_kinds.setdefault(event.sequence_nr, kind_of(event, {}))
+            # Of several with one number the last begun made the node, and events come in the order of their beginning.
+            forward_kinds[event.sequence_nr] = kind_of(event, {})
     table: dict[str, dict[str, float]] = defaultdict(lambda: dict.fromkeys(PASSES, 0.0))
     for event in events:
         if next((each for each in ancestors(event) if each.name == "step"), None) is not None:

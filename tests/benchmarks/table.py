@@ -29,7 +29,8 @@ def render(folder: Path) -> str:
     for each in found:
         for case in each["cases"].values():
             lines += ["| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in case.get("rows", [])]
-        when = f"{each['name']} ({each['date']}{', on a busy machine' if each['measured_while_busy'] else ''})"
+        is_busy = any(case.get("busy") for case in each["cases"].values())
+        when = f"{each['name']} ({each['date']}{', on a busy machine' if is_busy else ''})"
         machines.setdefault(_machine(each["machine"]), []).append(when)
     lines += ["", *(f"Measured on {words}: {', '.join(names)}." for words, names in machines.items())]
     return "\n".join(lines) + "\n"

@@ -40,8 +40,7 @@ def test_a_table_has_a_row_for_each_row_of_a_result_and_names_the_machine(tmp_pa
         "name": "finetune",
         "date": "2026-11-23",
         "machine": machine,
-        "measured_while_busy": True,
-        "cases": {"same": {"rows": [row]}, "unfinished": {"rounds": []}},
+        "cases": {"same": {"rows": [row], "busy": True}, "unfinished": {"rounds": []}},
     }
     (tmp_path / "finetune.json").write_text(json.dumps(found))
     lines = table.render(tmp_path).splitlines()
