@@ -49,3 +49,7 @@ class Demo(Component):
     def picture(self, answer: Row) -> str:
         """A drawing of the answer as HTML or SVG without scripts, shown above the bars; escape what comes from data."""
         return ""
+
+    def called(self, sample: Row) -> str:
+        """What a sample of the head is called on the page; by default its values."""
+        return ""

@@ -282,4 +282,4 @@ def test_each_plugin_keeps_every_promise(case: Case, home: Path) -> None:
 
     results = check_plugin(case.name, run_of(case, home))
     assert [result.name for result in results if not result.passed] == []
-    assert len(results) == 8
+    assert len(results) == 9

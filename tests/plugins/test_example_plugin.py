@@ -63,7 +63,7 @@ def test_the_plugin_of_the_page_installs_with_all_its_files(installed: Path) -> 
 
 def test_the_plugin_of_the_page_keeps_every_promise(installed: Path) -> None:
     results = check_plugin("weather")
-    assert len(results) == 8
+    assert len(results) == 9
     assert all(result.passed and result.said for result in results)
 
 
@@ -94,7 +94,7 @@ def test_check_plugin_tells_which_promise_is_broken(installed: Path, monkeypatch
         AssertionError, match=r"loss\(\) gives the terms \['loss'\] and counts\(\) \['another'\]"
     ) as caught:
         check_plugin("weather")
-    assert "(6 further checks were not reached)" in str(caught.value)
+    assert "(7 further checks were not reached)" in str(caught.value)
     import typer
 
     app = typer.Typer()
@@ -114,4 +114,4 @@ def test_a_new_plugin_of_each_task_keeps_every_promise(task: new_plugin.Task, tm
     with on_path(site):
         results = check_plugin(name)
     assert [result.name for result in results if not result.passed] == []
-    assert len(results) == 8
+    assert len(results) == 9

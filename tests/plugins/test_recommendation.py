@@ -144,7 +144,12 @@ def test_the_page_offers_products_by_their_descriptions_and_says_why() -> None:
     choices = demo.choices()["history"]
     assert len(choices) == 3_659
     assert ("REGENCY CAKESTAND 3 TIER (22423)", "22423") in choices
-    answer = {"items": ["22423"], "scores": [0.5], "texts": ["REGENCY CAKESTAND 3 TIER"], "because": [["85123A"]]}
-    ((shown, share),) = demo.bars(answer).items()
-    assert shown.startswith("REGENCY CAKESTAND 3 TIER, bought together with")
-    assert share == 0.5
+    answer = {"items": ["22423", "new"], "scores": [0.5, 0.25], "texts": ["", "<b>NEW"], "because": [["85123A"], []]}
+    drawn = demo.picture(answer)
+    assert "REGENCY CAKESTAND 3 TIER" in drawn
+    assert drawn.count("bought together with WHITE HANGING HEART") == 1
+    assert "&lt;b&gt;NEW" in drawn
+    assert [demo.called(sample) for sample in head.samples][::3] == [
+        "LUNCH BAG RED RETROSPOT and 2 more",
+        "nothing was bought yet",
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import subprocess
 import sys
 from collections import Counter
@@ -145,7 +146,8 @@ def test_the_share_of_kept_marks_counts_texts_with_marks_only() -> None:
 
     metric = head().metrics()["marks_kept"]
     table = pd.DataFrame({"answer": ["%1 a", "b", "c"], "target_answer": ["x %1", "y %2", "z"]})
-    assert metric(table) == 0.5
+    assert metric(pd.concat([table] * 5)) == 0.5
+    assert math.isnan(metric(pd.concat([table] * 4)))  # of eight texts with marks it says nothing
 
 
 def test_the_nearest_pair_is_remembered_saved_and_told(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 
 from heliostat.component import Row
-from heliostat.demo.form import build_form, record_from, values_of
+from heliostat.demo.form import MANY, build_form, called, record_from, values_of
 from heliostat.demo.marks import MOST_PARTS, moved, split_up
 from heliostat.plugin import Demo
 from heliostat.predict import Predictor
@@ -67,3 +67,58 @@ def test_a_list_of_texts_is_written_one_a_line() -> None:
     assert values_of(fields, {"texts": ["one two", "three"]}) == ["one two\nthree"]
     assert record_from(fields, [" one two \n\nthree\n"]) == {"texts": ["one two", "three"]}
     assert record_from(fields, [""]) == {"texts": []}
+
+
+def test_a_field_that_has_one_value_only_is_not_asked_for() -> None:
+    import gradio as gr
+
+    language = {"anyOf": [{"const": "en", "type": "string"}, {"type": "null"}], "default": None}
+    schema = {
+        "properties": {"text": {"type": "string"}, "source": language, "kind": {"const": 1}},
+        "required": ["text", "kind"],
+    }
+    with gr.Blocks():
+        fields = build_form(schema)
+    assert [field.name for field in fields] == ["text", "kind"]
+    assert record_from(fields, ["x", "1"])["text"] == "x"
+
+
+@pytest.mark.parametrize(("count", "label"), [(3, "City name (optional)"), (MANY + 1, "City name")])
+def test_a_long_form_names_what_is_needed_and_a_short_one_what_is_not(count: int, label: str) -> None:
+    import gradio as gr
+
+    names = ["amount", *(f"rest_{number}" for number in range(count - 2)), "city_name"]
+    needed = names[:-1] if count <= MANY else names[:1]
+    with gr.Blocks() as page:
+        fields = build_form({"properties": {name: {"type": "string"} for name in names}, "required": needed})
+    assert fields[-1].control.label == label
+    assert (fields[0].control.label == "Amount (needed)") == (count > MANY)
+    assert any(isinstance(block, gr.Row) for block in page.blocks.values()) == (count > MANY)
+
+
+@pytest.mark.parametrize(
+    ("sample", "name"),
+    [
+        ({"text": "So so."}, "So so."),
+        ({"amount": 5, "city": None, "tags": ["a", "b"]}, "5 | a, b"),
+        ({"history": []}, "(nothing)"),
+        ({"text": "word " * 90}, "word " * 22 + "word ..."),
+    ],
+)
+def test_a_sample_is_called_by_its_values(sample: dict[str, Any], name: str) -> None:
+    assert called(sample) == name
+
+
+def test_a_refusal_is_a_sentence_about_the_form_and_names_no_address() -> None:
+    from heliostat.demo.page import _sentence
+    from heliostat.serve.client import RefusedError
+
+    told = {"status": 422, "code": "invalid_value", "reason": "Should be a day."}
+    assert (
+        _sentence(RefusedError("http://x answered 422", field="instances[0].low_doc", **told))
+        == "Low doc: Should be a day."
+    )
+    assert (
+        _sentence(RefusedError("http://x answered 422", field="instances[0]", **told)) == "The form: Should be a day."
+    )
+    assert _sentence(RefusedError("http://x does not answer.")) == "http://x does not answer."

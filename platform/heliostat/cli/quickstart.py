@@ -32,7 +32,7 @@ def command(
         assert told.version is not None
         sample = _serve_and_ask(told.version)
     name = told.version.name
-    heliostat = "heliostat" if shutil.which("heliostat") else os.path.relpath(sys.argv[0])
+    heliostat = _own_command()
     console.print("\nnext, try:")
     asked = shlex.quote(json.dumps(sample, ensure_ascii=False))
     console.print(f"  {heliostat} predict {name}@champion --json {asked}", soft_wrap=True, markup=False)
@@ -41,6 +41,14 @@ def command(
     )
     if larger := _larger(run):
         console.print(f"  {heliostat} train {larger}      (all the data: a better model)", soft_wrap=True)
+
+
+def _own_command() -> str:
+    """What a person types to reach this program again."""
+    if shutil.which("heliostat"):
+        return "heliostat"
+    path = os.path.relpath(sys.argv[0])
+    return f"{shlex.quote(os.path.relpath(sys.executable))} -m heliostat" if path.endswith("__main__.py") else path
 
 
 def _larger(run: str) -> str | None:
@@ -77,4 +85,6 @@ def _serve_and_ask(version: ModelVersion) -> Row:
 def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_rounded(inner) for inner in value]
     return round(value, 3) if isinstance(value, float) else value

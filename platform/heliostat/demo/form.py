@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from textwrap import shorten
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -22,16 +24,34 @@ class FormField(NamedTuple):
     """Whether the control holds a list of texts, one a line."""
 
 
+MANY = 6
+"""A form of more fields has two columns."""
+
 Choices = Mapping[str, Sequence[tuple[str, str]]]
 """For list fields what may be picked: (what is shown, what is sent)."""
 
 
 def build_form(schema: Mapping[str, Any], choices: Choices | None = None) -> list[FormField]:
-    """Controls for the properties of a record, made inside the current Blocks."""
-    required = set(schema.get("required", ()))
-    fields = schema.get("properties", {}).items()
-    offered = choices or {}
-    return [_field(name, _resolved(schema, rule), name in required, offered.get(name)) for name, rule in fields]
+    """Controls for the properties of a record, made inside the current Blocks; many of them stand side by side.
+
+    A field that may be left out and has one value only asks for nothing, so it gets none.
+    """
+    required, offered = set(schema.get("required", ())), choices or {}
+    rules = {name: _resolved(schema, rule) for name, rule in schema.get("properties", {}).items()}
+    asked = [name for name, rule in rules.items() if name in required or "const" not in rule]
+    width = 2 if len(asked) > MANY else 1
+    may_be_left_out = "" if len(required) < len(asked) / 2 else " (optional)"
+    must_be_there = " (needed)" if not may_be_left_out else ""
+    titles = {name: _title(name) + (must_be_there if name in required else may_be_left_out) for name in asked}
+    found: list[FormField] = []
+    for start in range(0, len(asked), width):
+        with gr.Row() if width > 1 else nullcontext():
+            found += [_field(name, titles[name], rules[name], offered.get(name)) for name in asked[start:][:width]]
+    return found
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ").capitalize()
 
 
 def _resolved(schema: Mapping[str, Any], rule: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -42,14 +62,8 @@ def _resolved(schema: Mapping[str, Any], rule: Mapping[str, Any]) -> Mapping[str
     return {**options[0], **rule} if len(options) == 1 else rule
 
 
-def _field(
-    name: str, rule: Mapping[str, Any], is_required: bool, choices: Sequence[tuple[str, str]] | None
-) -> FormField:
-    words: dict[str, Any] = {
-        "label": name.replace("_", " ") + ("" if is_required else " (optional)"),
-        "elem_id": f"field-{name}",
-    }
-    words["info"] = rule.get("description")
+def _field(name: str, title: str, rule: Mapping[str, Any], choices: Sequence[tuple[str, str]] | None) -> FormField:
+    words: dict[str, Any] = {"label": title, "info": rule.get("description"), "elem_id": f"field-{name}"}
     kind = rule.get("type")
     if choices and kind == "array":
         pick = {"choices": list(choices), "value": [], "multiselect": True, "allow_custom_value": True}
@@ -63,7 +77,7 @@ def _field(
         precision = 0 if kind == "integer" else None
         return FormField(name, gr.Number(value=rule.get("default"), precision=precision, **limits, **words), False)
     if kind == "string":
-        lines = 3 if rule.get("maxLength", 1000) > 200 else 1
+        lines = 3 if rule.get("maxLength", 1000) > 200 and "format" not in rule else 1
         box = gr.Textbox(lines=lines, max_lines=10, value=rule.get("default"), **words)
         return FormField(name, box, False)
     if kind == "array" and rule.get("items", {}).get("type") == "string":
@@ -98,3 +112,11 @@ def values_of(fields: Sequence[FormField], record: Mapping[str, Any]) -> list[An
         for field, value in zip(fields, shown, strict=True)
     ]
     return [json.dumps(v) if field.is_json and v is not None else v for field, v in zip(fields, shown, strict=True)]
+
+
+def called(sample: Mapping[str, Any]) -> str:
+    """A name for a sample: its values, shortened."""
+    words = [
+        ", ".join(map(str, value)) if isinstance(value, list) else str(value) for value in sample.values() if value
+    ]
+    return shorten(" | ".join(words) or "(nothing)", 120, placeholder=" ...")

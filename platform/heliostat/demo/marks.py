@@ -24,8 +24,9 @@ _WORD = re.compile(r"\S+\s*")
 
 
 def draw_marks() -> gr.HighlightedText:
-    """The component, hidden until there is something to mark."""
-    return gr.HighlightedText(label="Marked", visible=False, elem_id="marks", show_legend=True, combine_adjacent=False)
+    """The component, hidden until there is something to mark; it stands where `render` is called."""
+    look: dict[str, Any] = {"show_legend": True, "combine_adjacent": False, "render": False}
+    return gr.HighlightedText(label="Marked", visible=False, elem_id="marks", **look)
 
 
 def marks_of(client: Client, name: str, demo: Demo, record: Row, prediction: Row) -> gr.HighlightedText:

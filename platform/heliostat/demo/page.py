@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
 from heliostat.component import Row
 from heliostat.demo.corrections import keep_correction
-from heliostat.demo.form import FormField, build_form, record_from, values_of
+from heliostat.demo.form import MANY, FormField, build_form, called, record_from, values_of
 from heliostat.demo.marks import draw_marks, marks_of
 from heliostat.errors import ServeError
 from heliostat.plugin import Demo
-from heliostat.serve.client import Client
+from heliostat.serve.client import Client, RefusedError
 
-_FONTS = ["system-ui", "sans-serif"]
-"""Fonts of the reader's own machine: the page loads nothing from elsewhere."""
+NOBODY_ASKED = "*The answer will stand here.*"
 
-THEME = gr.themes.Soft(font=_FONTS, font_mono=["ui-monospace", "monospace"])
+
+class Panel(NamedTuple):
+    """The components that an answer fills, in the order in which it gives their values."""
+
+    facts: Any
+    picture: Any
+    bars: Any
+    more: Any
+    details: Any
+    asked: Any
+    """What was asked and answered, for a correction."""
+    right: Any
+    keep: Any
+    kept: Any
+    marks: Any
 
 
 def build_page(client: Client, name: str, demo: Demo | None = None) -> gr.Blocks:
@@ -32,27 +45,51 @@ def draw_model(client: Client, name: str, demo: Demo | None = None) -> None:
     """Draw one model into the current Blocks; the gallery draws several."""
     about, demo = client.model(name), demo or Demo()
     gr.Markdown(f"# {demo.title or name.replace('-', ' ').capitalize()}\n{demo.description}")
+    if about.get("notice"):
+        gr.Markdown(f"**{about['notice']}**", elem_id="notice")
     with gr.Row(equal_height=False):
         with gr.Column(scale=3):
+            above = gr.Column(visible=False)
             fields = build_form(about["takes"], demo.choices())
             ask = gr.Button("Ask", variant="primary", elem_id="ask")
-            samples = [values_of(fields, sample) for sample in about["samples"]]
-            if samples:
-                gr.Examples(samples, [field.control for field in fields], label="Try one of these")
-            marks = draw_marks()
+            below = gr.Column()
         with gr.Column(scale=2):
-            picture = gr.HTML("", elem_id="picture", visible=False)
-            bars = gr.Label(label="Answer", elem_id="answer", num_top_classes=8)
-            facts = gr.Markdown("", elem_id="facts")
-            details = gr.JSON(label="All fields", visible=False)
-            if about.get("notice"):
-                gr.Markdown(f"**{about['notice']}**", elem_id="notice")
-            state = gr.State(None)
-            correct = _draw_correction(name, about.get("targets", ()), state)
-    inputs = [field.control for field in fields]
-    outputs = [bars, facts, details, state, *correct, picture, marks]
-    answer = _answerer(client, name, demo, fields, about.get("targets", ()))
-    ask.click(answer, inputs, outputs, api_name=f"ask-{name}")
+            panel = _draw_panel(name, about.get("targets", ()))
+        inputs = [field.control for field in fields]
+        answer = _answerer(client, name, demo, fields, about.get("targets", ()))
+        above.visible = len(fields) > MANY  # below a long form nobody would look for samples
+        with above if above.visible else below:
+            _draw_samples(about["samples"], fields, panel, answer, demo)
+        with below:
+            panel.marks.render()
+    ask.click(answer, inputs, list(panel), api_name=f"ask-{name}")
+
+
+def _draw_samples(samples: Sequence[Row], fields: list[FormField], panel: Panel, answer: Any, demo: Demo) -> None:
+    """Samples that fill the form, and are asked at once, when they are clicked on."""
+    if samples:
+        gr.Examples(
+            [values_of(fields, sample) for sample in samples],
+            [field.control for field in fields],
+            list(panel),
+            answer,
+            run_on_click=True,
+            cache_examples=False,
+            example_labels=[demo.called(sample) or called(sample) for sample in samples],
+            label="Try one of these",
+            elem_id="samples",
+        )
+
+
+def _draw_panel(name: str, targets: Sequence[str]) -> Panel:
+    facts = gr.Markdown(NOBODY_ASKED, elem_id="facts")
+    picture = gr.HTML("", elem_id="picture", visible=False)
+    bars = gr.Label(label="Answer", elem_id="answer", num_top_classes=8, visible=False)
+    asked = gr.State(None)
+    right, keep, kept = _draw_correction(name, targets, asked)
+    with gr.Accordion("The rest of the answer, as JSON", open=False, visible=False) as more:
+        details = gr.JSON(show_label=False)
+    return Panel(facts, picture, bars, more, details, asked, right, keep, kept, draw_marks())
 
 
 def _answerer(client: Client, name: str, demo: Demo, fields: list[FormField], targets: Sequence[str]) -> Any:
@@ -62,29 +99,54 @@ def _answerer(client: Client, name: str, demo: Demo, fields: list[FormField], ta
             reply = client.ask(name, [record])
             marks = marks_of(client, name, demo, record, reply.predictions[0])
         except (ServeError, ValueError) as error:
-            raise gr.Error(str(error), print_exception=False) from None
+            return _nothing(_sentence(error))
         prediction = reply.predictions[0]
-        bars = dict(demo.bars(prediction))
-        facts = f"answered by **{name}** version **{reply.version}** in **{reply.latency_ms:.0f} ms**"
-        others = dict(demo.details(prediction))
-        asked = {"record": record, "prediction": prediction, "version": reply.version}
-        shown = gr.Label(value=bars) if bars else gr.Label(value=str(next(iter(prediction.values()), "")))
-        choices, drawn = _choices(prediction, targets), demo.picture(prediction)
-        picture = gr.HTML(value=drawn, visible=bool(drawn))
-        return [shown, facts, gr.JSON(value=others, visible=bool(others)), asked, *choices, picture, marks]
+        bars, others, drawn = dict(demo.bars(prediction)), dict(demo.details(prediction)), demo.picture(prediction)
+        shown = bars or ("" if drawn else str(next(iter(prediction.values()), "")))
+        right, keep, kept = _choices(prediction, targets)
+        answered = Panel(
+            f"answered by **{name}** version **{reply.version}** in **{reply.latency_ms:.0f} ms**",
+            gr.HTML(value=drawn, visible=bool(drawn)),
+            gr.Label(value=shown or None, visible=bool(shown), show_heading=not drawn),
+            gr.Accordion(visible=bool(others)),
+            others,
+            {"record": record, "prediction": prediction, "version": reply.version},
+            right,
+            keep,
+            kept,
+            marks,
+        )
+        return list(answered)
 
     return answer
 
 
-def _choices(prediction: Row, targets: Sequence[str]) -> list[Any]:
+def _nothing(why: str) -> list[Any]:
+    """What the page shows where there is no answer; the sentence pops up, too."""
+    gr.Warning(why, title="No answer")
+    right, keep, kept = _choices({}, ())
+    picture, bars, more = gr.HTML(visible=False), gr.Label(visible=False), gr.Accordion(visible=False)
+    return list(Panel(why, picture, bars, more, None, None, right, keep, kept, gr.HighlightedText(visible=False)))
+
+
+def _sentence(error: Exception) -> str:
+    """Why there is no answer, for somebody who sees a form and no request."""
+    if not isinstance(error, RefusedError) or not error.field:
+        return str(error)
+    field = error.field.removeprefix("instances[0]").lstrip(".").replace("_", " ")
+    return f"{field.capitalize() or 'The form'}: {error.reason}"
+
+
+def _choices(prediction: Row, targets: Sequence[str]) -> tuple[Any, Any, str]:
     """The controls of the correction, now that the classes are known from an answer."""
     classes = sorted(prediction.get("probabilities", {}))
     if targets and classes and "label" in prediction:  # one class: what a correction can name
-        return [gr.Radio(choices=classes, value=None, visible=True), gr.Button(visible=True), ""]
-    return [gr.Radio(visible=False), gr.Button(visible=False), ""]
+        named = [(name.replace("_", " "), name) for name in classes]
+        return gr.Radio(choices=named, value=None, visible=True), gr.Button(visible=True), ""
+    return gr.Radio(visible=False), gr.Button(visible=False), ""
 
 
-def _draw_correction(name: str, targets: Sequence[str], state: gr.State) -> list[Any]:
+def _draw_correction(name: str, targets: Sequence[str], state: gr.State) -> tuple[Any, Any, Any]:
     right = gr.Radio(label="This is wrong. It should be:", choices=[], visible=False, elem_id="right-label")
     keep = gr.Button("Keep my correction", visible=False, elem_id="keep-correction")
     said = gr.Markdown("", elem_id="kept")
@@ -94,7 +156,7 @@ def _draw_correction(name: str, targets: Sequence[str], state: gr.State) -> list
             return "Choose the right answer first."
         prediction, version = asked["prediction"], int(asked["version"])
         path = keep_correction(name, version, asked["record"], {targets[0]: choice}, prediction)
-        return f"Thank you. Kept as a labelled example in `{path}`."
+        return f"Thank you. Kept as a labelled example: `{path}`"
 
     keep.click(correct, [right, state], [said], api_name=False)
-    return [right, keep, said]
+    return right, keep, said

@@ -17,7 +17,9 @@ from heliostat.errors import ServeError
 class RefusedError(ServeError):
     """The deployment refused a request, or could not be reached."""
 
-    def __init__(self, message: str, *, status: int = 0, code: str = "unreachable", field: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, status: int = 0, code: str = "unreachable", field: str | None = None, reason: str = ""
+    ) -> None:
         super().__init__(message)
         self.status = status
         """The HTTP status; 0 when nothing answered."""
@@ -25,6 +27,8 @@ class RefusedError(ServeError):
         """The deployment's word for the reason, as `text_too_long`."""
         self.field = field
         """The place in the request, as `instances[3].text`."""
+        self.reason = reason or message
+        """The deployment's sentence alone, without address and place."""
 
 
 class Answer(NamedTuple):
@@ -100,5 +104,6 @@ class Client:
             error = {}
         field, code = error.get("field"), str(error.get("code", "unknown"))
         place = f" at {field}" if field else ""
-        message = f"{self.url} answered {status} {code}{place}: {error.get('message', 'no reason given')}"
-        return RefusedError(message, status=status, code=code, field=field)
+        reason = str(error.get("message", "no reason given"))
+        message = f"{self.url} answered {status} {code}{place}: {reason}"
+        return RefusedError(message, status=status, code=code, field=field, reason=reason)

@@ -41,6 +41,7 @@ CHECKS = (
     Check("one prediction an example, the same after save and load", learning.predicts, True),
     Check("tallies of halves add up to the whole", learning.tallies_add_up, False),
     Check("a resumed run ends bit-identical to an unbroken one", learning.resumes, False),
+    Check("it is evaluated beside its baselines", learning.evaluates, False),
     Check("it serves", serving.serves, False),
     Check("its demo answers", serving.demo_answers, False),
 )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from heliostat.errors import Stopped
 from heliostat.plugin import MeasuringModule, TaskHead
@@ -155,3 +156,21 @@ def _last_weights(folder: Path) -> dict[str, str]:
     last = max((folder / "checkpoints").glob("step-*"))
     files = sorted(last.rglob("*.safetensors"))
     return {str(file.relative_to(last)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def evaluates(rehearsal: Rehearsal) -> str:
+    """Its metrics score a split that was not learned from, beside its baselines, and a report is written."""
+    from heliostat.evaluate import evaluate
+
+    head, counts = rehearsal.predictor.head, rehearsal.prepared.counts
+    if not head.metrics():
+        return "no metrics: there is no report"
+    split: Literal["test", "valid"] = "test" if counts["test"] else "valid"
+    if not counts[split]:
+        return "no example to score"
+    with tempfile.TemporaryDirectory(prefix="heliostat-report-") as folder:
+        report = evaluate(rehearsal.predictor, rehearsal.prepared, Path(folder), split=split)
+    if infinite := [name for name, score in report.scores.items() if math.isinf(score.value)]:
+        raise Fault(f"metric '{infinite[0]}' is infinite. Give NaN where a score is undefined.")
+    scores = ", ".join(f"{name} {score.value:.3f}" for name, score in report.scores.items())
+    return f"{scores} on {split}; baselines: {', '.join(report.baselines) or 'none'}"

@@ -62,8 +62,14 @@ class LoanDemo(Demo):
     )
 
     def bars(self, answer: Row) -> Mapping[str, float]:
-        """The probability of both ends."""
-        return {name.replace("_", " "): share for name, share in answer.get("probabilities", {}).items()}
+        """None: the gauge says it."""
+        return {}
+
+    def called(self, sample: Row) -> str:
+        """Who asks for how much."""
+        who = sample.get("business") or "Nothing but the amount and the day is known"
+        where = f", {sample['city']}" if sample.get("city") else ""
+        return f"{who}{where}: ${sample['amount']:,.0f}"
 
     def picture(self, answer: Row) -> str:
         """A gauge of the risk over bars of the strongest reasons."""

@@ -18,21 +18,23 @@ def draw_risk(answer: Row) -> str:
     risk = min(max(float(answer["risk"]), 0.0), 1.0)
     added = sorted(answer.get("reasons", {}).items(), key=lambda each: -abs(each[1]))
     reasons = [(str(name), float(value)) for name, value in added if abs(value) >= _LEAST][:_MOST_REASONS]
-    height = 190 + 26 * len(reasons)
+    height = 208 + 26 * len(reasons)
     return (
         f'<svg viewBox="0 0 440 {height}" width="100%" role="img" font-family="system-ui, sans-serif" '
         f'aria-label="Risk {risk:.0%}"><rect width="440" height="{height}" rx="8" fill="#fff"/>'
-        f"{_gauge(risk)}{_bars(reasons)}</svg>"
+        f"{_gauge(risk, str(answer.get('label', '')))}{_bars(reasons)}</svg>"
     )
 
 
-def _gauge(risk: float) -> str:
+def _gauge(risk: float, label: str) -> str:
     x, y = _on_arc(risk)
     return (
         f'<path d="M110 130 A110 110 0 0 1 330 130" fill="none" stroke="#e6eaef" stroke-width="22"/>'
         f'<path d="M110 130 A110 110 0 0 1 {x:.1f} {y:.1f}" fill="none" stroke="{_colour(risk)}" stroke-width="22"/>'
         f'<text x="220" y="118" text-anchor="middle" font-size="40" font-weight="700" fill="{_INK}">{risk:.0%}</text>'
-        f'<text x="220" y="142" text-anchor="middle" font-size="13" fill="{_MUTED}">risk of default</text>'
+        f'<text x="220" y="140" text-anchor="middle" font-size="13" fill="{_MUTED}">risk of default</text>'
+        f'<text x="220" y="162" text-anchor="middle" font-size="14" font-weight="600" fill="{_INK}">'
+        f"{f'counted as {escape(label.replace(chr(95), chr(32)))}' if label else ''}</text>"
     )
 
 
@@ -49,12 +51,12 @@ def _bars(reasons: list[tuple[str, float]]) -> str:
     if not reasons:
         return ""
     widest = max(abs(value) for _, value in reasons)
-    head = f'<text x="16" y="174" font-size="12" fill="{_MUTED}">what each field adds (percentage points)</text>'
+    head = f'<text x="16" y="194" font-size="12" fill="{_MUTED}">what each field adds (percentage points)</text>'
     return head + "".join(_bar(place, *reason, widest) for place, reason in enumerate(reasons))
 
 
 def _bar(place: int, name: str, value: float, widest: float) -> str:
-    top, length = 186 + 26 * place, 95 * abs(value) / widest
+    top, length = 204 + 26 * place, 95 * abs(value) / widest
     left = 260.0 if value > 0 else 260.0 - length
     words = escape(name.replace("_", " "))
     return (

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from heliostat.plugin import Column, DataAdapter, Demo, Field, Hierarchy, Record, RejectedRecord, Row, Settings
+from heliostat_medical.drawing import draw_path
 from heliostat_medical.notice import NOTICE
 
 
@@ -57,9 +58,12 @@ class ChaptersDemo(Demo):
         return dict(answer["choices"][0])
 
     def details(self, answer: Row) -> Row:
-        """The section below the chapter, and the most probable ones wherever they lie."""
-        shares = {name: round(share, 3) for name, share in list(answer["choices"][1].items())[:4]}
-        return {"section": answer["path"][1], "sections": shares}
+        """None: the picture says it."""
+        return {}
+
+    def picture(self, answer: Row) -> str:
+        """The chapter with the section below it, and the sections that come next, wherever they lie."""
+        return draw_path(answer["path"], answer["choices"])
 
 
 class Chapters(Hierarchy):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from heliostat.plugin import Demo, Ranking, Row
+from heliostat_recommendation.drawing import draw_products
 
 _SHOWN = ("items", "scores", "texts", "because")
 
@@ -35,12 +36,26 @@ class BasketDemo(Demo):
         return {"history": sorted((f"{text} ({item})", item) for item, text in descriptions().items())}
 
     def bars(self, answer: Row) -> Mapping[str, float]:
-        """The share of each product, by its description and what it was bought together with."""
-        shown, told = {}, descriptions()
-        for item, score, text, because in zip(*(answer[name] for name in _SHOWN), strict=True):
-            with_what = ", ".join(told.get(other, other) for other in because)
-            shown[f"{text or item}" + (f", bought together with {with_what}" if because else "")] = score
-        return shown
+        """None: the list says it."""
+        return {}
+
+    def picture(self, answer: Row) -> str:
+        """The products by their descriptions, with their shares and what they were bought together with."""
+        told = descriptions()
+        found = zip(*(answer[name] for name in _SHOWN), strict=True)
+        return draw_products(
+            [
+                (text or told.get(item, item), share, [told.get(each, each) for each in why])
+                for item, share, text, why in found
+            ]
+        )
+
+    def called(self, sample: Row) -> str:
+        """The first product and how many more there are."""
+        names = [descriptions().get(item, item) for item in sample["history"]]
+        if not names:
+            return "nothing was bought yet"
+        return names[0] + (f" and {len(names) - 1} more" if names[1:] else "")
 
 
 class Baskets(Ranking):

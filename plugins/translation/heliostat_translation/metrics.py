@@ -13,8 +13,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+FEWEST = 10
+"""Texts with marks of which a share says something."""
+
+
 class MarksKept:
-    """The share of the texts with tags or variables whose translation has the same ones as the target."""
+    """The share of the texts with tags or variables whose translation has the same ones as the target.
+
+    Undefined (NaN) for a table with fewer than FEWEST such texts.
+    """
 
     def __call__(self, table: pd.DataFrame) -> float:
         """The score of one table."""
@@ -26,8 +33,8 @@ class MarksKept:
         found = [sorted(marks(text)) for text in table["answer"]]
         asked = np.array([bool(each) for each in wanted], dtype=np.float64)
         kept = np.array([a == b for a, b in zip(wanted, found, strict=True)], dtype=np.float64) * asked
+        shares: npt.NDArray[np.float64] = np.full(len(counts), np.nan)
+        if asked.sum() < FEWEST:
+            return shares
         total = counts @ asked
-        shares: npt.NDArray[np.float64] = np.divide(
-            counts @ kept, total, out=np.full(len(counts), np.nan), where=total > 0
-        )
-        return shares
+        return np.divide(counts @ kept, total, out=shares, where=total > 0)
