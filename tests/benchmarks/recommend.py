@@ -23,8 +23,8 @@ from rounds import CACHE, Benchmark, Case, Row, Settings, run
 PINS = Path(__file__).with_name("recbole.txt")
 PLACE = CACHE / "recbole"
 HISTORIES = PLACE / "histories.json"
-FULL = {"cpu_s": 2400.0, "users": None, "overrides": []}
-TRIAL = {"cpu_s": 2.0, "users": 40, "overrides": ["train.epochs=1"]}
+FULL: Settings = {"cpu_s": 2400.0, "users": None, "overrides": []}
+TRIAL: Settings = {"cpu_s": 2.0, "users": 40, "overrides": ["train.epochs=1"]}
 CASES = {"ml-100k": Case(("heliostat", "recbole"), FULL, TRIAL, rounds=1)}
 
 
