@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,10 +76,7 @@ def tiny_checkpoint(tiny_plugin: str, tmp_path_factory: pytest.TempPathFactory) 
     """A whole checkpoint of tiny.mood over core.text (32 wide, untrained weights), with golden answers and a state."""
     import torch
 
-    from heliostat import checkpoint
-    from heliostat.model import build_model
-    from heliostat.run import build, check
-    from heliostat.train.golden import golden_answers
+    from heliostat.run import check
 
     torch.manual_seed(7)
     run = check(
@@ -89,12 +87,52 @@ def tiny_checkpoint(tiny_plugin: str, tmp_path_factory: pytest.TempPathFactory) 
             "head": f"{tiny_plugin}.mood",
         }
     )
-    examples = [{"text": text, "label": label} for text, label in LINES]
+    return _written(
+        run, [{"text": text, "label": label} for text, label in LINES], ("linear.weight", 1.0), tmp_path_factory
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole checkpoint of core.seq2seq that writes one beam of 24 tokens, which make no sense and many characters."""
+    import torch
+
+    from heliostat.run import check
+
+    torch.manual_seed(2)
+    encoder = {"type": "core.seq2seq_text", "preset": "tiny", "target": "answer", "vocab_size": 330, "max_tokens": 64}
+    run = check(
+        {
+            "name": "writer",
+            "data": {"adapter": "core.columns", "source": "lines.csv"},
+            "encoder": encoder,
+            "head": {"type": "core.seq2seq", "beams": 1, "max_new_tokens": 24},
+        }
+    )
+    words = "größer 漢字 été 🙂"
+    return _written(
+        run, [{"text": text, "answer": f"{text} {words}"} for text, _ in LINES], ("fc2.weight", 3.0), tmp_path_factory
+    )
+
+
+def _written(
+    run: Any, examples: list[dict[str, str]], wild: tuple[str, float], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A checkpoint of untrained weights, those named `wild` so large that answers differ from each other."""
+    import torch
+
+    from heliostat import checkpoint
+    from heliostat.model import build_model
+    from heliostat.run import build
+    from heliostat.train.golden import golden_answers
+
     parts = build(run)
     parts.encoder.fit(examples)
     parts.head.fit(examples)
     model = build_model(parts.encoder, parts.head).eval()
-    torch.nn.init.normal_(model.head.linear.weight, std=1.0)  # answers that differ from each other
+    for name, weight in model.named_parameters():
+        if name.endswith(wild[0]):
+            torch.nn.init.normal_(weight, std=wild[1])
     golden = golden_answers(parts, model, torch.device("cpu"))
     state = checkpoint.TrainingState({"position": [6, 1, 0]}, {"step": torch.ones(3)}, None)
     folder = tmp_path_factory.mktemp("checkpoints") / "step-00000006"

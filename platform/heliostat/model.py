@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple, cast
 
 from torch import Tensor, nn
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 from heliostat.batch import Batch
 from heliostat.component import Row
 from heliostat.encoders.dropout import cheapen_dropout
-from heliostat.plugin import Encoder, EncoderModule, HeadModule, MeasuringModule, TaskHead
+from heliostat.errors import HeliostatError
+from heliostat.plugin import Encoder, EncoderModule, HeadModule, MeasuringModule, StreamingModule, TaskHead
 
 
 class Validated(NamedTuple):
@@ -39,6 +41,14 @@ class Model(nn.Module):
         """One plain row an example."""
         features = cast(EncoderModule, self.encoder)(batch)
         return cast(HeadModule, self.head).predict(features, batch)
+
+    def stream(self, batch: Batch) -> Iterator[str | Row]:
+        """Pieces of the answer to the one example of the batch, and last its row. Raises HeliostatError for a head that
+        gives its answers whole."""
+        if not isinstance(self.head, StreamingModule):
+            raise HeliostatError(f"{type(self.head).__name__} gives its answers whole: it has no method 'stream'.")
+        features = cast(EncoderModule, self.encoder)(batch)
+        yield from self.head.stream(features, batch)
 
     def validate(self, batch: Batch, *, predict: bool) -> Validated:
         """Loss sums, what the head measures and, if asked for, predictions, from one pass of the encoder."""

@@ -55,9 +55,10 @@ __all__ = [
     "Baseline", "Batch", "CausalFeatures", "Chart", "Classification", "Column", "Component", "DataAdapter",
     "DataError", "Decoder", "Demo", "Documents", "Draws", "Encoded", "Encoder", "EncoderModule", "FeatureSpec",
     "Features", "Field", "HeadModule", "HeliostatError", "Hierarchy", "ItemFeatures", "MeasuringModule", "Metric",
-    "MultiLabel", "Name", "PooledFeatures", "Ragged", "Ranking", "Record", "Registry", "Regression", "RejectedRecord",
-    "Risk", "Risky", "Row", "SegmentFeatures", "SegmentLabels", "Seq2Seq", "Seq2SeqFeatures", "Settings",
-    "TabularFeatures", "Tagging", "Tally", "TaskHead", "TokenFeatures", "Vocabulary", "split_sentences",
+    "MultiLabel", "Name", "PooledFeatures", "Ragged", "Ranking", "Record", "Registry", "Regression",
+    "RejectedRecord", "Risk", "Risky", "Row", "SegmentFeatures", "SegmentLabels", "Seq2Seq", "Seq2SeqFeatures",
+    "Settings", "StreamingModule", "TabularFeatures", "Tagging", "Tally", "TaskHead", "TokenFeatures", "Vocabulary",
+    "split_sentences",
 ]  # fmt: skip
 
 
@@ -164,6 +165,18 @@ class MeasuringModule(Protocol):
         ...
 
 
+@runtime_checkable
+class StreamingModule(Protocol):
+    """What the `module` of a head that `streams` offers beside `predict`: an answer while it is being written."""
+
+    def stream(self, features: Any, batch: Batch) -> Iterator[str | Row]:
+        """Pieces of the text that answers the one example of `batch`, as they are found; last the row of `gives`.
+
+        Each call of `next` is one step of the search. The pieces, joined, are the text that the row holds.
+        """
+        ...
+
+
 class TaskHead(Fitted):
     """The task of a domain: its records, its targets, its losses, its predictions and its metrics."""
 
@@ -193,6 +206,8 @@ class TaskHead(Fitted):
     """Whether `prepare` finds in `batch.partners` another example of the split for each, drawn anew each epoch."""
     private: ClassVar[bool] = False
     """Whether its records are private (medical, finance): reports and logs name examples by id and show no text."""
+    streams: ClassVar[bool] = False
+    """Whether its module is a StreamingModule: then a deployment answers `:stream`, a piece of text at a time."""
 
     def fit(self, examples: Iterable[Row]) -> None:
         """Learn what targets need (the set of labels) from the train examples. `examples` may be iterated once."""

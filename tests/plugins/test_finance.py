@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
@@ -187,32 +188,58 @@ def test_what_cannot_be_is_refused_by_field_and_rule(predictor: Any, name: str) 
     assert (problem.index, problem.field) == (1, next(iter(given)))
 
 
-def test_bad_input_over_http_is_answered_or_a_clear_refusal(predictor: Any) -> None:
+@pytest.fixture(scope="module")
+def ask(predictor: Any) -> Iterator[Any]:
+    """ask(body) is the reply of the model to a body of JSON, or of what only looks like it."""
     from fastapi.testclient import TestClient
 
     from heliostat.serve.app import build_app
     from heliostat.serve.schema import Served
 
     app = build_app(predictor, Served("loans", 1))
-    with TestClient(app, base_url="http://127.0.0.1:8000", raise_server_exceptions=False) as client:
+    headers = {"Content-Type": "application/json"}
+    with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
+        yield lambda body: client.post("/v1/models/loans:predict", content=body.encode(), headers=headers)
 
-        def ask(body: str) -> Any:
-            headers = {"Content-Type": "application/json"}
-            return client.post("/v1/models/loans:predict", content=body.encode(), headers=headers)
 
-        import json
+@pytest.mark.parametrize("name", list(ANSWERED))
+def test_over_http_what_may_be_missing_or_new_is_answered(ask: Any, name: str) -> None:
+    reply = ask(json.dumps({"instances": [asked(**ANSWERED[name])]}))
+    assert reply.status_code == 200, reply.text
+    assert 0.0 <= reply.json()["predictions"][0]["risk"] <= 1.0
 
-        for given in ANSWERED.values():
-            assert ask(json.dumps({"instances": [asked(**given)]})).status_code == 200
-        for given, _ in REFUSED.values():
-            reply = ask(json.dumps({"instances": [asked(**given)]}))
-            assert reply.status_code in (400, 413, 422), reply.text
-            assert "error" in reply.json()
-        over = ask('{"instances": [{"amount": 1e999, "approved": "2004-06-15"}]}')
-        assert over.status_code == 422
-        future = ask(json.dumps({"instances": [asked(approved="2999-01-01")]}))
-        assert future.status_code == 422
-        assert "future" in future.text
+
+STATUS = {
+    "a day in the future": (422, "invalid_value"), "a day that is none": (422, "invalid_value"),
+    "a day before all loans": (422, "invalid_value"), "a negative amount": (422, "invalid_value"),
+    "an absurd amount": (422, "invalid_value"), "a missing amount": (422, "wrong_type"),
+    "words for a number": (422, "invalid_value"), "an unknown field": (422, "unknown_field"),
+    "a text without end": (413, "text_too_long"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(STATUS))
+def test_over_http_what_cannot_be_is_a_clear_refusal(ask: Any, name: str) -> None:
+    given, _ = REFUSED[name]
+    reply = ask(json.dumps({"instances": [asked(), asked(**given)]}))
+    error = reply.json()["error"]
+    assert (reply.status_code, error["code"]) == STATUS[name], error
+    assert error["field"] == "instances[1]" + ("" if name == "an unknown field" else f".{next(iter(given))}")
+    assert not any(len(str(value)) > 3 and str(value) in reply.text for value in given.values())
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "code"),
+    [
+        ("1e999", 422, "invalid_number"),
+        ("-1e999", 422, "invalid_number"),
+        ("Infinity", 400, "invalid_json"),
+        ("NaN", 400, "invalid_json"),
+    ],
+)
+def test_over_http_an_infinite_number_is_a_clear_refusal(ask: Any, number: str, status: int, code: str) -> None:
+    reply = ask(f'{{"instances": [{{"amount": 1, "approved": "2004-06-15", "employees": {number}}}]}}')
+    assert (reply.status_code, reply.json()["error"]["code"]) == (status, code)
 
 
 def test_a_planted_leak_is_named_and_the_loans_themselves_are_clean(

@@ -6,6 +6,7 @@ import hashlib
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,56 @@ def test_nothing_of_an_abstract_is_carried() -> None:
     ]  # fmt: skip
     digest = hashlib.sha256((FOLDER / "data" / "diagnoses.parquet").read_bytes()).hexdigest()
     assert digest == "38d447f525f84d7ea778c7daabc86dec9eecf4a8252b262b189e6ca715917832"
+
+
+@pytest.fixture(scope="module")
+def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """ask(record) is the reply of a model trained for seconds."""
+    from fastapi.testclient import TestClient
+
+    from heliostat.predict import Predictor
+    from heliostat.serve.app import build_app
+    from heliostat.serve.schema import Served
+    from heliostat.train.launch import train
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HELIOSTAT_HOME", str(tmp_path_factory.mktemp("home")))
+        model = Predictor.load(train(runs.load("medical/tiny", ["data.engine=local", "train.max_steps=3"])).checkpoint)
+        app = build_app(model, Served("chapters", 1))
+        with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
+            yield lambda record: client.post("/v1/models/chapters:predict", json={"instances": [record]})
+
+
+@pytest.mark.parametrize(
+    ("record", "status", "code"),
+    [
+        ({"text": "zzz qqq"}, 200, ""),
+        ({"text": "<b>Old</b> scar %1"}, 200, ""),
+        ({"text": "骨折"}, 200, ""),
+        ({"text": "pain " * 399}, 200, ""),
+        ({"text": "a" * 2_001}, 413, "text_too_long"),
+        ({"text": ""}, 422, "empty_text"),
+        ({"text": " \t"}, 422, "empty_text"),
+        ({"text": None}, 422, "wrong_type"),
+        ({}, 422, "missing_field"),
+        ({"text": "scar", "chapter": "L"}, 422, "unknown_field"),
+    ],
+    ids=[
+        "unknown words", "tags", "another script", "more words than are read", "a sign too long", "empty", "blank",
+        "null", "no text", "unknown field",
+    ],
+)  # fmt: skip
+def test_over_http_odd_diagnoses_are_answered_or_clearly_refused_and_not_logged(
+    ask: Any, caplog: pytest.LogCaptureFixture, record: dict[str, Any], status: int, code: str
+) -> None:
+    reply = ask(record)
+    assert reply.status_code == status, reply.text
+    if status == 200:
+        (row,) = reply.json()["predictions"]
+        assert len(row["path"]) == 2
+    else:
+        assert reply.json()["error"]["code"] == code
+    assert not [said for said in caplog.records if said.name.startswith("heliostat")]
 
 
 def test_the_plugin_keeps_its_promises() -> None:

@@ -101,8 +101,9 @@ def ask(model: Any) -> Iterator[Any]:
         ["22423", "22423", "22423"],
         ["22423"] * 10_000,
         ["22423", "\u200b", "85123A\n"],
+        ["22423", "a product that nobody sold"],
     ],
-    ids=["empty", "never seen", "repeated", "long", "odd names"],
+    ids=["a user without history", "never seen", "repeated", "long", "odd names", "known and never seen"],
 )
 def test_odd_histories_get_an_answer(ask: Any, history: list[str]) -> None:
     answer = ask({"history": history})
@@ -115,6 +116,11 @@ def test_odd_histories_get_an_answer(ask: Any, history: list[str]) -> None:
 def test_who_has_no_history_and_who_has_an_unknown_one_get_the_same(ask: Any) -> None:
     none, unknown = (ask({"history": history}).json()["predictions"] for history in ([], ["never"]))
     assert none == unknown
+
+
+def test_an_item_that_was_never_seen_changes_no_answer(ask: Any) -> None:
+    alone, beside = (ask({"history": history}).json()["predictions"] for history in (["22423"], ["never", "22423"]))
+    assert alone[0]["items"] == beside[0]["items"]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,88 @@ def test_describing_the_plugin_imports_nothing_heavy() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == ""
+
+
+@pytest.fixture(scope="module")
+def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """ask(record) is the reply of a model trained for seconds; ask(record, "stream") that of its stream."""
+    from fastapi.testclient import TestClient
+
+    from heliostat.predict import Predictor
+    from heliostat.serve.app import build_app
+    from heliostat.serve.schema import Served
+    from heliostat.train.launch import train
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HELIOSTAT_HOME", str(tmp_path_factory.mktemp("home")))
+        model = Predictor.load(
+            train(runs.load("translation/tiny", ["data.engine=local", "train.max_steps=4"])).checkpoint
+        )
+        app = build_app(model, Served("translation", 1))
+        with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
+            yield lambda record, verb="predict": client.post(
+                f"/v1/models/translation:{verb}", json={"instances": [record]}
+            )
+
+
+ANSWERED: dict[str, dict[str, Any]] = {
+    "tags and variables": {"text": "The file %1 could not be saved to <b>%2</b>."},
+    "a tag that is never closed": {"text": "Press <b>OK to go on."},
+    "a tag that no page has": {"text": "Click <item type='x'>here</item> and {0}."},
+    "no tag at all": {"text": "The file was saved."},
+    "another script": {"text": "文件已保存 🙂"},
+    "one letter": {"text": "a"},
+    "line breaks": {"text": "Open.\n\nClose.\t"},
+    "the model's own pair": {"text": "Open.", "source": "en", "target": "de"},
+    "a pair left out": {"text": "Open.", "source": None, "target": None},
+}
+REFUSED: dict[str, tuple[dict[str, Any], int, str, str]] = {
+    "an unknown language": ({"text": "Open.", "target": "klingon"}, 422, "invalid_value", ".target"),
+    "another pair": ({"text": "Open.", "target": "fr"}, 422, "invalid_value", ".target"),
+    "the pair the wrong way round": (
+        {"text": "Open.", "source": "de", "target": "en"},
+        422,
+        "invalid_value",
+        ".source",
+    ),
+    "more letters than a text may have": ({"text": "a" * 2_001}, 413, "text_too_long", ".text"),
+    "more tokens than the model reads": ({"text": "q7 " * 600}, 422, "unprocessable_record", ""),
+    "no text": ({}, 422, "missing_field", ".text"),
+    "an empty text": ({"text": ""}, 422, "empty_text", ".text"),
+    "white space": ({"text": " \n\u2003"}, 422, "empty_text", ".text"),
+    "a list of texts": ({"text": ["Open."]}, 422, "wrong_type", ".text"),
+    "an unknown field": ({"text": "Open.", "beams": 9}, 422, "unknown_field", ""),
+}
+
+
+@pytest.mark.parametrize("name", list(ANSWERED))
+def test_over_http_odd_texts_are_answered_and_lost_tags_are_named(ask: Any, name: str) -> None:
+    from heliostat_translation.placeholders import lost
+
+    reply = ask(ANSWERED[name])
+    assert reply.status_code == 200, reply.text
+    (row,) = reply.json()["predictions"]
+    assert row["lost"] == lost(ANSWERED[name]["text"], row["answer"])
+    assert row["answer"] in [beam["answer"] for beam in row["beams"]]
+
+
+def test_over_http_a_tag_that_the_translation_lacks_is_never_passed_over(ask: Any) -> None:
+    """A model of four steps keeps none of them, and says so of each."""
+    (row,) = ask(ANSWERED["tags and variables"]).json()["predictions"]
+    assert {"%1", "%2", "<b>", "</b>"} == set(row["lost"])
+
+
+@pytest.mark.parametrize("name", list(REFUSED))
+@pytest.mark.parametrize("verb", ["predict", "stream"])
+def test_over_http_what_cannot_be_translated_is_a_clear_refusal(ask: Any, verb: str, name: str) -> None:
+    record, status, code, field = REFUSED[name]
+    reply = ask(record, verb)
+    error = reply.json()["error"]
+    assert (reply.status_code, error["code"], error["field"]) == (status, code, f"instances[0]{field}"), error
+    assert "klingon" not in reply.text
+    assert "q7 q7" not in reply.text
+    if code == "unprocessable_record":
+        assert "more than 320 tokens: shorten it" in error["message"]
 
 
 def test_it_keeps_every_promise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,8 @@ DOOR = [
     "Features", "Field", "HeadModule", "HeliostatError", "Hierarchy", "ItemFeatures", "MeasuringModule", "Metric",
     "MultiLabel", "Name", "PooledFeatures", "Ragged", "Ranking", "Record", "Registry", "Regression", "RejectedRecord",
     "Risk", "Risky", "Row", "SegmentFeatures", "SegmentLabels", "Seq2Seq", "Seq2SeqFeatures", "Settings",
-    "TabularFeatures", "Tagging", "Tally", "TaskHead", "TokenFeatures", "Vocabulary", "split_sentences",
+    "StreamingModule", "TabularFeatures", "Tagging", "Tally", "TaskHead", "TokenFeatures", "Vocabulary",
+    "split_sentences",
 ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -52,6 +53,26 @@ def greedy(writing: Writing, bounds: Bounds, device: torch.device) -> list[list[
             best = best.index_select(0, rows)
         going, last = [going[at] for at in kept], best
     return found
+
+
+class Step(NamedTuple):
+    """One more token of a text."""
+
+    id: int
+    gain: float
+    """Its log probability."""
+
+
+@torch.no_grad()
+def greedy_steps(writing: Writing, bounds: Bounds, device: torch.device) -> Iterator[Step]:
+    """The steps of `beam_search` with one beam over one text, as they are taken; the end is one of them."""
+    last = torch.full((1,), bounds.start_id, dtype=torch.long, device=device)
+    for count in range(bounds.limits[0]):
+        gain, last = _log_probabilities(writing, last, bounds, is_first=count == 0).max(-1)
+        step = Step(int(last), float(gain))
+        yield step
+        if step.id == bounds.end_id:
+            return
 
 
 class _Beam(NamedTuple):

@@ -80,6 +80,7 @@ class Seq2Seq(TaskHead):
         {"text": "Click the button to open the window."},
         {"text": "The file was saved."},
     )
+    streams: ClassVar[bool] = True
 
     def __init__(self, config: Settings | None = None) -> None:
         super().__init__(config)

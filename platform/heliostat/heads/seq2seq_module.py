@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +14,8 @@ from heliostat.batch import Batch, Ragged
 from heliostat.component import Row
 from heliostat.errors import HeliostatError
 from heliostat.features import Seq2SeqFeatures, Vocabulary, WritingDecoder
-from heliostat.heads.search import Bounds, beam_search, greedy
+from heliostat.heads.pieces import Pieces
+from heliostat.heads.search import Bounds, beam_search, greedy, greedy_steps
 from heliostat.heads.seq2seq import TARGETS
 from heliostat.heads.seq2seq_metrics import BLEU_SUMS, Bleu
 from heliostat.heads.smoothed import SmoothedSums, smoothed_sums
@@ -88,6 +89,20 @@ class Seq2SeqModule(nn.Module):
         texts = [self.vocabulary.text(ids.tolist()) for ids in features.tokens.split()]
         beams = [[{"answer": self.vocabulary.text(each.ids), "score": each.score} for each in row] for row in found]
         return [self.answer(text, row) for text, row in zip(texts, beams, strict=True)]
+
+    def stream(self, features: Seq2SeqFeatures, batch: Batch) -> Iterator[str | Row]:
+        """The answer to the only source, written greedily: its pieces, and last the row of a search with one beam."""
+        pieces, total, steps = Pieces(self.vocabulary), 0.0, 0
+        bounds, writing = self._bounds(features, [0]), _decoder(features).begin()
+        for step in greedy_steps(writing, bounds, features.states.device):
+            total, steps = total + step.gain, steps + 1
+            if step.id != bounds.end_id and (piece := pieces.add(step.id)):
+                yield piece
+        if rest := pieces.rest():
+            yield rest
+        text = self.vocabulary.text(features.tokens.split()[0].tolist())
+        found = {"answer": self.vocabulary.text(pieces.ids), "score": total / steps**self.config.length_penalty}
+        yield self.answer(text, [found])
 
     def _bounds(self, features: Seq2SeqFeatures, rows: list[int]) -> Bounds:
         decoder, lengths = _decoder(features), features.tokens.lengths

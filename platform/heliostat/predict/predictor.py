@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -77,6 +77,29 @@ class Predictor:
         if not rows:
             return []
         return self._answer(self._encode(rows), max_tokens)
+
+    def stream(self, example: Row) -> Iterator[str | Row]:
+        """The answer to one example while it is being written: pieces of text, and last the whole row.
+
+        For heads that `streams`; the search is greedy. Between two pieces the predictor may answer others. Raises
+        PredictError as `predict` does, at the first piece, and HeliostatError for a head that gives its answers whole.
+        """
+        import torch
+
+        from heliostat.data.collate import collate
+
+        rows = self.cleaned(check_examples([example], self.head.takes))
+        batch = collate(self._encode(rows), np.zeros(1, dtype=np.uint64)).to(self.device)
+        bits = self.model.stream(batch)
+        while True:
+            # Entered anew for each piece: what runs in this thread in between must not find itself in our context.
+            with torch.inference_mode(), self._autocast():
+                bit = next(bits, None)
+            if bit is None:
+                return
+            if not isinstance(bit, str):
+                check_answers([bit], 1, self.head.gives, self.run.head.type)
+            yield bit
 
     def cleaned(self, rows: Sequence[Row]) -> list[Row]:
         """The rows with their texts as the run's `data.clean` has them: what the model was trained on.

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
 from heliostat.component import Row
 from heliostat.plugin import TaskHead
-from heliostat.serve.description import describe, docs_response, openapi
-from heliostat.serve.guard import Access, Guard
+from heliostat.serve.description import STREAMED, describe, docs_response, openapi
+from heliostat.serve.events import EVENTS_TYPE, Events, EventStream, event
+from heliostat.serve.guard import Access, Guard, unexpected
 from heliostat.serve.limits import Limits
 from heliostat.serve.metrics import METRICS_TYPE, ServeMetrics
 from heliostat.serve.queue import BatchingQueue
 from heliostat.serve.refusal import ErrorBody, Refusal, router_refusal
+from heliostat.serve.requests import body_of, unless_gone
 from heliostat.serve.schema import RequestCheck, Served, exchange, parse_json
 
 
@@ -38,6 +39,15 @@ class Answers(Protocol):
         ...
 
 
+@runtime_checkable
+class Writes(Protocol):
+    """What a served model whose head `streams` can do besides."""
+
+    def stream(self, example: Row) -> Iterator[str | Row]:
+        """Pieces of the text that answers, and last the row. Called from the thread that predicts, between batches."""
+        ...
+
+
 def build_app(
     model: Answers,
     served: Served,
@@ -46,6 +56,7 @@ def build_app(
 ) -> FastAPI:
     """The whole HTTP side of one model: `POST /v1/models/<name>:predict`, its description, health, docs and metrics.
 
+    A model that writes texts answers `:stream`, too.
     Limits, the token, allowed hosts and the shape of errors are inside. The queue's thread starts and ends with the
     application's lifespan.
     """
@@ -62,12 +73,16 @@ class ModelRoutes:
         self._access = access
         self._exchange = exchange(model.head, served.name, limits)
         self._check = RequestCheck(model.head.takes, limits)
-        self._queue = BatchingQueue(model.predict, limits, lambda rows, tokens: self._metrics.predicted(rows, tokens))
+        self._check_one = RequestCheck(model.head.takes, limits.model_copy(update={"max_instances": 1}))
+        write = model.stream if model.head.streams and isinstance(model, Writes) else None
+        self._streams = write is not None
+        self._queue = BatchingQueue(model.predict, limits, self._predicted, write)
         self._metrics = ServeMetrics(served.name, served.version, lambda: len(self._queue))
         self._path = f"/v1/models/{served.name}"
         self._names = {
-            f"{self._path}:predict": "predict", self._path: "model", "/v1/models": "models", "/healthz": "healthz",
-            "/readyz": "readyz", "/metrics": "metrics", "/docs": "docs", "/openapi.json": "openapi",
+            f"{self._path}:predict": "predict", f"{self._path}:stream": "stream", self._path: "model",
+            "/v1/models": "models", "/healthz": "healthz", "/readyz": "readyz", "/metrics": "metrics", "/docs": "docs",
+            "/openapi.json": "openapi",
         }  # fmt: skip
 
     def app(self) -> FastAPI:
@@ -105,6 +120,15 @@ class ModelRoutes:
         codes = (400, 401, 408, 413, 415, 422, 500, 503, 504)
         responses: dict[int | str, dict[str, Any]] = {200: answer, **{code: {"model": ErrorBody} for code in codes}}
         app.post(f"{self._path}:predict", response_model=None, responses=responses, name="predict")(self._predict)
+        written = {"description": STREAMED, "content": {EVENTS_TYPE: {"schema": {"type": "string"}}}}
+        app.post(
+            f"{self._path}:stream",
+            response_model=None,
+            response_class=StreamingResponse,
+            responses={**responses, 200: written},
+            name="stream",
+            include_in_schema=self._streams,
+        )(self._stream)
         app.get(self._path, response_model=None, name="model")(self._model)
         app.get("/v1/models", response_model=None, name="models")(self._models)
         app.get("/healthz", response_model=None, name="healthz")(self._healthz)
@@ -123,35 +147,43 @@ class ModelRoutes:
     async def _predict(self, request: Request) -> Response:
         """Predict a list of records."""
         arrived: float = request.scope["heliostat.arrived"]
-        _check_content(request)
-        rows = self._check.rows(parse_json(await self._body(request)))
-        predictions = await self._unless_gone(request, rows, arrived + self._limits.timeout_s)
-        latency_ms = round((time.monotonic() - arrived) * 1000, 3)
-        return JSONResponse({"predictions": predictions, "model": self._served._asdict(), "latency_ms": latency_ms})
+        rows = self._check.rows(parse_json(await body_of(request, self._limits)))
+        answer = self._queue.submit(rows, deadline=arrived + self._limits.timeout_s)
+        return JSONResponse({"predictions": await unless_gone(request, answer), **self._by_whom(arrived)})
 
-    async def _body(self, request: Request) -> bytes:
-        try:
-            async with asyncio.timeout(self._limits.body_timeout_s):
-                return await request.body()
-        except TimeoutError:
-            raise Refusal(
-                408, "body_timeout", "The body took too long to arrive.", headers={"Connection": "close"}
-            ) from None
-        except ClientDisconnect:
-            raise _gone() from None
+    async def _stream(self, request: Request) -> Response:
+        """Answer one record piece by piece."""
+        body = await body_of(request, self._limits)
+        events = self.events(body, request.scope["heliostat.arrived"], request.scope["heliostat.id"])
+        return EventStream(await unless_gone(request, anext(events)), events)
 
-    async def _unless_gone(self, request: Request, rows: list[Row], deadline: float) -> list[Row]:
-        """Wait for the predictions, and let go of them when the client goes away."""
-        answer = asyncio.create_task(self._queue.submit(rows, deadline=deadline))
-        gone = asyncio.create_task(_disconnected(request))
+    async def events(self, body: bytes, arrived: float, request_id: str) -> Events:
+        """The events that answer the body of a request for a stream.
+
+        Raises Refusal before the first one; whatever goes wrong later is an event itself. Closing it ends the writing.
+        """
+        if not self._streams:
+            message = "This model does not write texts: it gives its answers whole. Ask it at ':predict'."
+            raise Refusal(404, "not_streaming", message)
+        row = self._check_one.rows(parse_json(body))[0]
+        bits, has_begun = self._queue.stream(row, deadline=arrived + self._limits.timeout_s), False
         try:
-            await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not answer.done():
-                raise _gone()
-            return answer.result()
+            async for bit in bits:
+                if isinstance(bit, str):
+                    yield event("piece", {"text": bit})
+                else:
+                    yield event("answer", {"prediction": bit, **self._by_whom(arrived)})
+                has_begun = True
+        except Exception as error:
+            if not has_begun:
+                raise
+            refusal = error if isinstance(error, Refusal) else unexpected(error, request_id)
+            yield event("error", refusal.body(request_id))
         finally:
-            answer.cancel()
-            gone.cancel()
+            await bits.aclose()
+
+    def _by_whom(self, arrived: float) -> dict[str, Any]:
+        return {"model": self._served._asdict(), "latency_ms": round((time.monotonic() - arrived) * 1000, 3)}
 
     async def _model(self) -> JSONResponse:
         """The model's version, records, samples and limits."""
@@ -182,7 +214,7 @@ class ModelRoutes:
     def _openapi(self, app: FastAPI) -> dict[str, Any]:
         if app.openapi_schema is None:
             needs_token = self._access.token_hash is not None
-            app.openapi_schema = openapi(app, self._head, self._exchange, f"{self._path}:predict", needs_token)
+            app.openapi_schema = openapi(app, self._head, self._exchange, self._path, needs_token)
         return app.openapi_schema
 
     async def _refused(self, request: Request, error: Exception) -> Response:
@@ -190,24 +222,8 @@ class ModelRoutes:
         assert isinstance(error, HTTPException)
         raise router_refusal(error, request.scope["path"], [self._served.name])
 
+    def _predicted(self, rows: int, tokens: int) -> None:
+        self._metrics.predicted(rows, tokens)
+
     def _answered(self, scope: Scope, status: int, seconds: float) -> None:
         self._metrics.answered(self._names.get(scope["path"], "other"), status, seconds)
-
-
-def _check_content(request: Request) -> None:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        # It also keeps a foreign web page out: a browser sends this type only where CORS allows it.
-        raise Refusal(415, "not_json", "Send the header 'Content-Type: application/json'.")
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise Refusal(415, "compressed", "A body comes as it is, without Content-Encoding.")
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-def _gone() -> Refusal:
-    # Nobody reads this answer; the status (of nginx) is for the metrics.
-    return Refusal(499, "client_closed_request", "The client went away.")

@@ -20,6 +20,15 @@ from heliostat.serve.schema import Exchange, Served
 REFERENCE = "#/components/schemas/{model}"
 
 
+STREAMED = (
+    "Server-sent events. `piece` holds the `text` that one step of the search added; `answer`, the last one, holds the "
+    "`prediction` with `model` and `latency_ms`; `error` comes in its place when something goes wrong on the way. "
+    "The search is greedy: it takes the most probable token at each step, so that no piece is taken back, and its "
+    "answer is the one of `:predict` with one beam."
+)
+"""What `:stream` answers."""
+
+
 def describe(head: TaskHead, served: Served, limits: Limits, *, is_ready: bool) -> dict[str, Any]:
     """Name, version, readiness, record schemas, samples, notice and limits: what a demo needs to draw its form."""
     return {
@@ -33,11 +42,12 @@ def describe(head: TaskHead, served: Served, limits: Limits, *, is_ready: bool) 
         "head": address_of(type(head)),
         "targets": list(head.target_fields),
         "limits": limits.model_dump(),
+        "streams": head.streams,
     }
 
 
 def openapi(app: FastAPI, head: TaskHead, types: Exchange, path: str, needs_token: bool) -> dict[str, Any]:
-    """The OpenAPI description of a model's application, its request typed by the head's record."""
+    """The OpenAPI description of a model's application at `path`, its requests typed by the head's record."""
     schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     _, definitions = models_json_schema([(types.request, "validation")], ref_template=REFERENCE)
     components = schema.setdefault("components", {})
@@ -45,7 +55,13 @@ def openapi(app: FastAPI, head: TaskHead, types: Exchange, path: str, needs_toke
     content: dict[str, Any] = {"schema": {"$ref": REFERENCE.format(model=types.request.__name__)}}
     if head.samples:
         content["example"] = {"instances": [dict(sample) for sample in head.samples[:2]]}
-    schema["paths"][path]["post"]["requestBody"] = {"required": True, "content": {"application/json": content}}
+    paths = schema["paths"]
+    paths[f"{path}:predict"]["post"]["requestBody"] = {"required": True, "content": {"application/json": content}}
+    if f"{path}:stream" in paths:
+        one = {"example": {"instances": [dict(sample) for sample in head.samples[:1]]}} if head.samples else {}
+        of_one = {**content["schema"], "properties": {"instances": {"maxItems": 1}}}
+        body = {"required": True, "content": {"application/json": {"schema": of_one, **one}}}
+        paths[f"{path}:stream"]["post"]["requestBody"] = body
     if needs_token:
         components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
         schema["security"] = [{"bearer": []}]
@@ -69,11 +85,13 @@ def _section(model: dict[str, Any]) -> str:
     body = json.dumps({"instances": model["samples"][:1] or [{}]}, ensure_ascii=False)
     path = f"/v1/models/{model['name']}"
     curl = f"curl -X POST http://HOST:PORT{path}:predict -H 'Content-Type: application/json' -d '{body}'"
+    stream = curl.replace("curl -X", "curl -N -X").replace(":predict", ":stream")
+    asked = [curl, stream] if model.get("streams") else [curl]
     limits = model["limits"]
     bounds = f"{limits['max_instances']} records a request, {limits['max_body_bytes']} bytes, {limits['timeout_s']} s"
     return (
         f"<h2>{escape(model['name'])} <small>version {model['version']}</small></h2><p>{escape(model['notice'])}</p>"
-        f"<pre>{escape(curl)}</pre><h3>A record in</h3>{_fields(model['takes'])}"
+        f"{''.join(f'<pre>{escape(each)}</pre>' for each in asked)}<h3>A record in</h3>{_fields(model['takes'])}"
         f"<h3>A prediction out</h3>{_fields(model['gives'])}<p>At most {escape(bounds)}.</p>"
         f"<p>Its description: <a href='{escape(path)}'>{escape(path)}</a></p>"
     )

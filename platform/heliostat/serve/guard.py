@@ -56,14 +56,14 @@ class Guard:
             await self._app(scope, receive, send)
             return
         exchange = _Exchange(send, _request_id(scope))
-        scope["heliostat.arrived"] = exchange.started
+        scope["heliostat.arrived"], scope["heliostat.id"] = exchange.started, exchange.id
         try:
             self._check(scope)
             await self._app(scope, _counted(receive, self._limits.max_body_bytes), exchange.send)
         except Exception as error:
             if exchange.status:  # the head is out: the connection can only be cut
                 raise
-            refusal = error if isinstance(error, Refusal) else _unexpected(error, exchange.id)
+            refusal = error if isinstance(error, Refusal) else unexpected(error, exchange.id)
             await refusal.response(exchange.id)(scope, receive, exchange.send)
         finally:
             self._answered(scope, exchange.status, time.monotonic() - exchange.started)
@@ -131,7 +131,8 @@ def _too_large(most: int) -> Refusal:
     return Refusal(413, "body_too_large", f"A body has {most} bytes at most.", headers={"Connection": "close"})
 
 
-def _unexpected(error: Exception, id: str) -> Refusal:
+def unexpected(error: Exception, id: str) -> Refusal:
+    """What is told of an error that nobody foresaw; the log names its type and place."""
     # Neither the message nor the traceback's values go into the log: they may hold the text of a record.
     place = error.__traceback__
     while place is not None and place.tb_next is not None:

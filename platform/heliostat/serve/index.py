@@ -2,7 +2,7 @@
 
 Predictions never pass through it. Serve matches an application's route prefix up to a '/' or to the end, so each
 model's application takes the prefix `/v1/models/<name>:predict`, which matches its one route and no other. Everything
-else falls to this application at `/`, which asks the models.
+else falls to this application at `/`, which asks the models; what `:stream` writes passes through it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from heliostat.serve.description import docs_response
+from heliostat.serve.events import Events, EventStream
 from heliostat.serve.guard import Access, Guard
 from heliostat.serve.limits import Limits
 from heliostat.serve.metrics import METRICS_TYPE, merged_text
 from heliostat.serve.refusal import Refusal, router_refusal
+from heliostat.serve.requests import body_of, unless_gone
 
 ANSWER_S = 5.0
 """Seconds that a model may take to describe itself."""
@@ -27,12 +29,18 @@ ANSWER_S = 5.0
 Ask = Callable[[str, str], Awaitable[Any]]
 """(model, what) -> its answer, where `what` is `describe`, `openapi` or `metrics`."""
 
+Stream = Callable[[str, bytes, str], Events]
+"""(model, body, request id) -> the events of its `:stream`; raises Refusal before the first one."""
+
 
 class IndexRoutes:
     """The routes at `/` where several models share an address."""
 
-    def __init__(self, names: Sequence[str], ask: Ask, limits: Limits, access: Access) -> None:
+    def __init__(
+        self, names: Sequence[str], ask: Ask, limits: Limits, access: Access, stream: Stream | None = None
+    ) -> None:
         self._names = tuple(names)
+        self._stream_model = stream
         self._ask_model = ask
         self._limits = limits
         self._access = access
@@ -48,6 +56,8 @@ class IndexRoutes:
         )
         for name in self._names:
             app.get(f"/v1/models/{name}", response_model=None)(self._description_of(name))
+            if self._stream_model:
+                app.post(f"/v1/models/{name}:stream", response_model=None)(self._stream_of(name, self._stream_model))
         app.get("/v1/models", response_model=None)(self._list)
         app.get("/healthz", response_model=None)(self._healthz)
         app.get("/readyz", response_model=None)(self._readyz)
@@ -75,6 +85,13 @@ class IndexRoutes:
             return JSONResponse(await self._ask(name, "describe"))
 
         return description
+
+    def _stream_of(self, name: str, stream: Stream) -> Callable[[Request], Awaitable[EventStream]]:
+        async def streamed(request: Request) -> EventStream:
+            events = stream(name, await body_of(request, self._limits), request.scope["heliostat.id"])
+            return EventStream(await unless_gone(request, anext(events)), events)
+
+        return streamed
 
     async def _list(self) -> JSONResponse:
         return JSONResponse({"models": list(self._names)})

@@ -27,3 +27,5 @@ class Limits(Settings):
     """Seconds from the request's arrival to its answer; a later one is answered 504."""
     body_timeout_s: Seconds = 10.0
     """Seconds that a body may take to arrive; a slower one is answered 408."""
+    max_streams: Count = 16
+    """Answers that are written piece by piece at the same time (`:stream`); the next one is answered 503."""

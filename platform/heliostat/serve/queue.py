@@ -1,7 +1,8 @@
 """Requests wait in a bounded queue; one thread predicts as many together as a token budget allows.
 
 While one batch is predicted the next one gathers, so that batches grow with the load and a lone request never waits for
-company. Prediction runs in a thread of its own: the event loop goes on answering.
+company. Prediction runs in a thread of its own: the event loop goes on answering. Answers that are streamed take turns
+with the batches: one step each.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 
 from heliostat.component import Row
 from heliostat.errors import DataError, PredictError
 from heliostat.serve.limits import Limits
-from heliostat.serve.refusal import Refusal
+from heliostat.serve.refusal import Refusal, late
+from heliostat.serve.streams import Bit, Write, Writing, too_many
 
 CHARACTERS_PER_TOKEN = 4
 """A rough English average; the budget needs an order of magnitude, and the predictor counts exactly."""
@@ -71,8 +73,16 @@ class _Waiting:
 class BatchingQueue:
     """Bounded, first come first served, batched by tokens. `start` it before use and `close` it after."""
 
-    def __init__(self, predict: Predict, limits: Limits, on_batch: Callable[[int, int], None] | None = None) -> None:
+    def __init__(
+        self,
+        predict: Predict,
+        limits: Limits,
+        on_batch: Callable[[int, int], None] | None = None,
+        write: Write | None = None,
+    ) -> None:
         self._predict = predict
+        self._write = write
+        self._writings: list[Writing] = []
         self._limits = limits
         self._on_batch = on_batch or (lambda instances, tokens: None)
         self._waiting: deque[_Waiting] = deque()
@@ -99,11 +109,14 @@ class BatchingQueue:
         """Answer what waits with 503 and end the thread once its batch is done."""
         with self._change:
             self._closed = True
-            left = list(self._waiting)
+            left, writings = list(self._waiting), list(self._writings)
             self._waiting.clear()
+            self._writings.clear()
             self._change.notify_all()
         for waiting in left:
             waiting.settle(_closing())
+        for writing in writings:
+            writing.hand_on(_closing())
         if self._thread is not None:
             self._thread.join(timeout=self._limits.timeout_s)
 
@@ -124,9 +137,29 @@ class BatchingQueue:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                 return await waiting.answer
         except TimeoutError:
-            raise _late() from None
+            raise late() from None
         finally:
             self._leave(waiting)
+
+    async def stream(self, row: Row, *, deadline: float) -> AsyncGenerator[Bit, None]:
+        """The pieces of the answer to one record as they are written, and last its row.
+
+        Raises Refusal as `submit` does: before the first piece, or amid the text. When the caller is cancelled or
+        closes the iterator, the writing stops.
+        """
+        writing = Writing(row, deadline, asyncio.get_running_loop())
+        with self._change:
+            if self._closed or len(self._writings) >= self._limits.max_streams:
+                raise too_many(len(self._writings))
+            self._writings.append(writing)
+            self._change.notify()
+        try:
+            bit: Bit = ""
+            while isinstance(bit, str):
+                bit = await writing.read()
+                yield bit
+        finally:
+            writing.is_wanted = False
 
     def _leave(self, waiting: _Waiting) -> None:
         with self._change:
@@ -140,9 +173,9 @@ class BatchingQueue:
         return Refusal(503, "queue_full", message, headers={"Retry-After": str(seconds)})
 
     def _take(self) -> list[_Waiting]:
-        """The next requests within the budget, at least one; empty when the queue is closed."""
+        """The next requests within the budget; none when the queue is closed, or while answers are being written."""
         with self._change:
-            while not self._waiting and not self._closed:
+            while not self._waiting and not self._closed and not self._writings:
                 self._change.wait()
             batch: list[_Waiting] = []
             tokens = 0
@@ -154,11 +187,29 @@ class BatchingQueue:
             return batch
 
     def _run(self) -> None:
-        while batch := self._take():
+        while (batch := self._take()) or self._writings:
             now = time.monotonic()
             live = [waiting for waiting in batch if waiting.deadline > now and not waiting.answer.done()]
             if live:
                 self._answer(live)
+            for writing in list(self._writings):
+                self._write_on(writing)
+
+    def _write_on(self, writing: Writing) -> None:
+        """One step of an answer that is streamed."""
+        assert self._write is not None, "only what can be streamed is"
+        goes_on = False
+        if writing.bits is None:
+            self._on_batch(1, estimated_tokens([writing.row]))
+        try:
+            goes_on = writing.step(self._write)
+        except Exception as error:
+            writing.hand_on(self._told(error))
+        if not goes_on:
+            writing.bits = None  # what it remembers goes now, not when the thread finds something else to do
+            with self._change:
+                if writing in self._writings:
+                    self._writings.remove(writing)
 
     def _answer(self, batch: Sequence[_Waiting]) -> None:
         rows = [row for waiting in batch for row in waiting.rows]
@@ -184,16 +235,16 @@ class BatchingQueue:
         if len(batch) > 1:
             for waiting in batch:
                 self._answer([waiting])
-        elif isinstance(error, (DataError, PredictError)):
-            batch[0].settle(_unprocessable(error))
         else:
+            batch[0].settle(self._told(error))
+
+    def _told(self, error: Exception) -> Exception:
+        """What the client is told of an error; the log names the unexpected ones by their type alone."""
+        if isinstance(error, (DataError, PredictError)):
+            return _unprocessable(error)
+        if not isinstance(error, Refusal):
             log.error("a prediction failed: %s", type(error).__name__)
-            batch[0].settle(error)
-
-
-def _late() -> Refusal:
-    message = "The answer took longer than this deployment allows. Try again, or send less."
-    return Refusal(504, "deadline_exceeded", message)
+        return error
 
 
 def _closing() -> Refusal:

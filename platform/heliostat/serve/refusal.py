@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
@@ -34,10 +35,14 @@ class Refusal(Exception):
         self.status, self.code, self.message, self.field = status, code, message, field
         self.headers = dict(headers or {})
 
+    def body(self, request_id: str) -> dict[str, Any]:
+        """The one shape."""
+        reason = Reason(code=self.code, message=self.message, field=self.field, request_id=request_id)
+        return ErrorBody(error=reason).model_dump()
+
     def response(self, request_id: str) -> JSONResponse:
         """The answer in the one shape."""
-        reason = Reason(code=self.code, message=self.message, field=self.field, request_id=request_id)
-        return JSONResponse(ErrorBody(error=reason).model_dump(), self.status, headers=self.headers)
+        return JSONResponse(self.body(request_id), self.status, headers=self.headers)
 
 
 def router_refusal(error: HTTPException, path: str, models: Sequence[str]) -> Refusal:
@@ -49,3 +54,9 @@ def router_refusal(error: HTTPException, path: str, models: Sequence[str]) -> Re
     if error.status_code == 405:
         return Refusal(405, "method_not_allowed", "This route takes another method.", headers=error.headers)
     return Refusal(error.status_code, "refused", "The request cannot be answered.", headers=error.headers)
+
+
+def late() -> Refusal:
+    """The deadline of a request passed."""
+    message = "The answer took longer than this deployment allows. Try again, or send less."
+    return Refusal(504, "deadline_exceeded", message)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +14,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from heliostat.predict import Predictor
 from heliostat.predict.predictor import Precision
 from heliostat.serve.app import ModelRoutes
+from heliostat.serve.events import Events
 from heliostat.serve.guard import Access
 from heliostat.serve.index import IndexRoutes
 from heliostat.serve.limits import Limits
+from heliostat.serve.refusal import Refusal
 from heliostat.serve.schema import Served
 
 
@@ -85,6 +88,17 @@ class Replica:
         """As `GET /metrics`, for the index."""
         return self._routes.metrics_text()
 
+    async def stream(self, body: bytes, request_id: str) -> AsyncGenerator[str | dict[str, Any], None]:
+        """As `POST :stream`, for the index: its events, or a refusal as plain values that travel."""
+        events = self._routes.events(body, time.monotonic(), request_id)
+        try:
+            async for each in events:
+                yield each
+        except Refusal as refusal:
+            yield vars(refusal)
+        finally:
+            await events.aclose()
+
 
 @serve.ingress()
 class Index:
@@ -92,7 +106,7 @@ class Index:
 
     def __init__(self, models: Mapping[str, Any], limits: dict[str, Any], access: Access) -> None:
         self._models = dict(models)
-        self._routes = IndexRoutes(list(models), self._ask, Limits.model_validate(limits), access)
+        self._routes = IndexRoutes(list(models), self._ask, Limits.model_validate(limits), access, self._stream)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         app = self._routes.app()
@@ -101,3 +115,13 @@ class Index:
 
     async def _ask(self, name: str, what: str) -> Any:
         return await getattr(self._models[name], what).remote()
+
+    async def _stream(self, name: str, body: bytes, request_id: str) -> Events:
+        answer = self._models[name].options(stream=True).stream.remote(body, request_id)
+        try:
+            async for each in answer:
+                if isinstance(each, dict):
+                    raise Refusal(**each)
+                yield each
+        finally:
+            answer.cancel()

@@ -119,7 +119,8 @@ class RequestCheck:
         if not instances:
             raise Refusal(422, "empty_instances", "'instances' needs one record or more.", "instances")
         if len(instances) > self._limits.max_instances:
-            message = f"A request takes {self._limits.max_instances} records at most. Send several requests."
+            records = "one record" if self._limits.max_instances == 1 else f"{self._limits.max_instances} records"
+            message = f"A request takes {records} at most. Send several requests."
             raise Refusal(413, "too_many_instances", message, "instances")
         return instances
 

@@ -8,13 +8,16 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
+from heliostat.component import Row
 from heliostat.testing.rehearsal import Fault, Rehearsal
 
 
 def serves(rehearsal: Rehearsal) -> str:
-    """Over HTTP the samples get the answers that the predictor gives, and a record of another form is refused."""
+    """Over HTTP the samples get the answers that the predictor gives, and a record of another form is refused.
+
+    Of a head that `streams`, the pieces are the text of the row that ends them.
+    """
     import httpx
 
     name, questions = rehearsal.run.name, [dict(sample) for sample in rehearsal.parts.head.samples]
@@ -22,6 +25,7 @@ def serves(rehearsal: Rehearsal) -> str:
         answer = httpx.post(f"{url}/v1/models/{name}:predict", json={"instances": questions}, timeout=60)
         refused = httpx.post(f"{url}/v1/models/{name}:predict", json={"instances": [{"no such field": 1}]}, timeout=60)
         schema = httpx.get(f"{url}/openapi.json", timeout=60)
+        streamed = _streamed(url, name, questions) if rehearsal.parts.head.streams else ""
     if answer.status_code != 200:
         raise Fault(f"the samples were answered with status {answer.status_code}: {answer.text[:300]}")
     if answer.json()["predictions"] != rehearsal.predictor.predict(questions):
@@ -30,14 +34,33 @@ def serves(rehearsal: Rehearsal) -> str:
         raise Fault(f"a record of another form was answered with status {refused.status_code}, not 422.")
     if f"/v1/models/{name}:predict" not in schema.json()["paths"]:
         raise Fault("the predict route is missing in /openapi.json.")
-    return f"{len(questions)} samples answered, a wrong record refused with 422"
+    return f"{len(questions)} samples answered{streamed}, a wrong record refused with 422"
+
+
+def _streamed(url: str, name: str, questions: list[Row]) -> str:
+    from heliostat.serve.client import Client, RefusedError
+
+    with Client(url, timeout=60) as client:
+        for question in questions:
+            pieces, row = [], None
+            stream = client.stream(name, question)
+            try:
+                while row is None:
+                    pieces.append(next(stream))
+            except StopIteration as end:
+                row = end.value.predictions[0]
+            except RefusedError as error:
+                raise Fault(f"a sample cannot be streamed: {error}") from None
+            if "".join(pieces) not in row.values():
+                raise Fault("the streamed pieces, joined, are no field of the row that ends them.")
+    return " and streamed"
 
 
 def demo_answers(rehearsal: Rehearsal) -> str:
     """The page generated from the head's records is built, and asked each sample it gives an answer."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     from heliostat.demo.form import build_form, values_of
-    from heliostat.demo.page import build_page
+    from heliostat.demo.page import Panel, build_page
     from heliostat.serve.client import Client
 
     name, head = rehearsal.run.name, rehearsal.parts.head
@@ -49,9 +72,12 @@ def demo_answers(rehearsal: Rehearsal) -> str:
         if ask is None or ask.fn is None:
             raise Fault("the page has no button that asks the model.")
         fields = build_form(client.model(name)["takes"], demo.choices() if demo else None)
-        answers: list[Any] = [ask.fn(*values_of(fields, sample)) for sample in head.samples]
-    if not all(name in answer[1] for answer in answers):
-        raise Fault("the page does not say which model answered.")
+        answers = [Panel(*ask.fn(*values_of(fields, sample))) for sample in head.samples]
+    for answer in answers:
+        if not answer.asked:
+            raise Fault(f"the page has no answer to a sample: {answer.facts}")
+        if name not in answer.facts:
+            raise Fault("the page does not say which model answered.")
     return f"{len(answers)} samples asked on its page"
 
 
