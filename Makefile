@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PLUGINS := $(wildcard plugins/*/pyproject.toml)
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart install test faults test-trackers check clean
+.PHONY: quickstart install test faults test-trackers check bench bench-quick profile clean
 
 $(STAMP): pyproject.toml constraints.txt $(PLUGINS)
 	$(PYTHON) -m venv $(VENV)
@@ -40,6 +40,19 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+BENCHMARKS := finetune pretrain causal ray_overhead checkpoint recovery recommend loader gpu
+
+# One after the other, 20 minutes each at most; what is not done then goes on at the next start. The table is written in the end.
+bench bench-quick: $(STAMP)
+	@for each in $(BENCHMARKS); do \
+		HF_HUB_OFFLINE=1 $(BIN)/python tests/benchmarks/$$each.py $(if $(filter bench-quick,$@),--quick) || echo "$$each: unfinished"; \
+	done
+	$(BIN)/python tests/benchmarks/table.py
+
+# Where the time of a fine-tuning step goes: `make profile PROFILE='--threads 2 sentiment/pretrained train.precision=fp32'`.
+profile: $(STAMP)
+	HF_HUB_OFFLINE=1 $(BIN)/python tests/benchmarks/step_profile.py $(PROFILE)
 
 clean:
 	rm -rf $(VENV) $(VENV)-trackers

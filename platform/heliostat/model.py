@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from heliostat.batch import Batch
 from heliostat.component import Row
+from heliostat.encoders.dropout import cheapen_dropout
 from heliostat.errors import HeliostatError
 from heliostat.plugin import Encoder, EncoderModule, HeadModule, MeasuringModule, StreamingModule, TaskHead
 
@@ -61,7 +62,9 @@ class Model(nn.Module):
 
 def build_model(encoder: Encoder, head: TaskHead) -> Model:
     """A fresh model from fitted components."""
-    return Model(encoder.module(), head.module(encoder.spec()))
+    model = Model(encoder.module(), head.module(encoder.spec()))
+    cheapen_dropout(model)
+    return model
 
 
 def num_parameters(model: nn.Module) -> int:

@@ -212,6 +212,10 @@ class TaskHead(Fitted):
     def fit(self, examples: Iterable[Row]) -> None:
         """Learn what targets need (the set of labels) from the train examples. `examples` may be iterated once."""
 
+    def read(self, examples: Sequence[Row]) -> list[Encoded]:
+        """Columns that the head itself reads from each record, beside the encoder's: in training and in requests."""
+        return [{} for _ in examples]
+
     def encode(self, examples: Sequence[Row], spec: FeatureSpec) -> list[Encoded]:
         """The target columns of each example, in order. Raises DataError naming a target that cannot be one.
 
@@ -247,8 +251,14 @@ class TaskHead(Fitted):
         """Validation scores during training, from tallies added up over all batches and workers."""
         return {}
 
-    def calibrate(self, examples: Sequence[Row], predictions: Sequence[Row]) -> bool:
-        """Fit on the valid split how scores become answers, and say whether anything changed; `save` then keeps it."""
+    def calibrate(
+        self, examples: Sequence[Row], predictions: Sequence[Row], groups: Sequence[float] | None = None
+    ) -> bool:
+        """Fit on the valid split how scores become answers, and say whether anything changed; `save` then keeps it.
+
+        Examples with one number in `groups` were kept together by the split, as those tested on are: what is judged by
+        leaving some out must leave out all of a group.
+        """
         return False
 
     def metrics(self) -> dict[str, Metric]:

@@ -69,3 +69,15 @@ def test_offsets_that_fit_only_noise_are_left_out() -> None:
     sure = np.full((300, 3), 0.05)
     sure[np.arange(300), np.where(dice.random(300) < 0.9, targets, dice.integers(0, 3, 300))] = 0.9
     assert fit_decision(sure / sure.sum(1, keepdims=True), targets).offsets == (0.0, 0.0, 0.0)
+
+
+def test_offsets_that_suit_only_siblings_are_left_out() -> None:
+    dice = np.random.default_rng(6)
+    groups = np.repeat(np.arange(30), 60)
+    targets = np.repeat(dice.integers(0, 3, 30), 60)
+    # A model errs in the same way about all rows of a group, so that offsets fitted on some of them mend the others.
+    errs = np.repeat(dice.normal(size=(30, 3)), 60, 0) + 0.05 * dice.normal(size=(1800, 3))
+    scores = np.exp(1.5 * np.eye(3)[targets] + 1.2 * errs)
+    probabilities = scores / scores.sum(1, keepdims=True)
+    assert any(fit_decision(probabilities, targets).offsets)
+    assert not any(fit_decision(probabilities, targets, groups).offsets)

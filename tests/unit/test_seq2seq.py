@@ -21,7 +21,8 @@ from heliostat.baselines.word_table import WordTableBaseline
 from heliostat.batch import Batch, Draws, Ragged
 from heliostat.data.collate import collate
 from heliostat.data.prepare import prepare
-from heliostat.encoders.seq2seq_attention import attend, dropout, pairing
+from heliostat.encoders.dropout import dropout
+from heliostat.encoders.grouped_attention import attend, pairing
 from heliostat.encoders.seq2seq_text import Seq2SeqTextEncoder
 from heliostat.errors import DataError, HeliostatError, PredictError, RunError
 from heliostat.features import Seq2SeqFeatures
@@ -75,7 +76,7 @@ def plain(query: Tensor, source: Tensor, lengths: tuple[int, ...], others: tuple
 def test_a_text_attends_to_itself_and_to_no_other(causal: bool) -> None:
     lengths = (3, 1, 17, 5, 5, 2, 9, 30)
     states = torch.randn(sum(lengths), 24, requires_grad=True)
-    ours = attend(states, states, pairing(lengths, None, 2, states.device, causal=causal))
+    ours = attend((states,), pairing(lengths, None, 2, states.device, causal=causal))
     theirs = plain(states, states, lengths, lengths, causal)
     weight = torch.randn_like(ours)
     assert torch.allclose(ours, theirs, atol=1e-5)
@@ -86,7 +87,7 @@ def test_a_text_attends_to_itself_and_to_no_other(causal: bool) -> None:
 def test_attention_to_sources_of_other_lengths() -> None:
     lengths, others = (4, 1, 12), (2, 7, 5)
     query, source = torch.randn(17, 8, requires_grad=True), torch.randn(14, 16, requires_grad=True)
-    ours = attend(query, source, pairing(lengths, others, 2, query.device))
+    ours = attend((query, source), pairing(lengths, others, 2, query.device))
     theirs = plain(query, source, lengths, others, False)
     weight = torch.randn_like(ours)
     assert torch.allclose(ours, theirs, atol=1e-5)

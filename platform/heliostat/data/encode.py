@@ -29,12 +29,18 @@ def encode(encoder: Encoder, head: TaskHead, examples: Sequence[Row]) -> list[En
     return [one for example in examples for one in encode(encoder, head, [example])]
 
 
+def inputs_of(encoder: Encoder, head: TaskHead, examples: Sequence[Row]) -> list[Encoded]:
+    """What a model reads of each example, in shards and in requests: the encoder's columns and the head's own."""
+    own = zip(encoder.encode(examples), head.read(examples), strict=True)
+    return [{**values, **read} for values, read in own]
+
+
 class _Misfit(DataError):
     """The components do not fit each other: no fault of a record."""
 
 
 def _merged(encoder: Encoder, head: TaskHead, examples: Sequence[Row]) -> list[Encoded]:
-    inputs, targets = encoder.encode(examples), head.encode(examples, encoder.spec())
+    inputs, targets = inputs_of(encoder, head, examples), head.encode(examples, encoder.spec())
     for component, encoded in ((encoder, inputs), (head, targets)):
         if len(encoded) != len(examples):
             name = type(component).__name__

@@ -49,6 +49,11 @@ def key_of(split: SplitSettings, values: Row, takes: Sequence[str]) -> Any:
     return _named(split, _present(values, split.column))
 
 
+def groups_of(split: SplitSettings, examples: Sequence[Row], takes: Sequence[str]) -> list[float] | None:
+    """A number of each example, equal for those that the split keeps together; None where it goes by no key."""
+    return [key_of(split, example, takes) for example in examples] if isinstance(split, HashSplit) else None
+
+
 def parts_of(split: SequenceSplit, values: Row) -> Iterator[tuple[Split, Row]]:
     """The example of each split that one sequence is cut into; a short one gives none for valid or test.
 

@@ -6,8 +6,9 @@ positions that start anew with each example, and the keyword `layout`. Shapes: T
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -16,11 +17,14 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
+from heliostat.encoders.grouped_attention import Pairing, attend, pairing
+
 UNPADDED = "heliostat_unpadded"
 """What transformers calls this attention."""
 
 
-class Layout(NamedTuple):
+@dataclass(frozen=True)
+class Layout:
     """How a batch stands while a model computes: the examples by falling length, end to end.
 
     Equal lengths then stand together, so that one call attends to all of them and taking them apart copies nothing.
@@ -32,9 +36,13 @@ class Layout(NamedTuple):
     positions: Tensor  # [T], int64, from 0 within each example
     places: Tensor | None  # [T], where each token stands in the batch; None: the batch stands like this already
     back: Tensor | None  # [T], the inverse of `places`
+    lengths: tuple[int, ...] = ()
+    """Of the examples, in this order."""
+    pairings: dict[tuple[int, bool, int | None], Pairing] = field(default_factory=dict)
+    """By heads, causality and window: layers of a kind share one."""
 
     @classmethod
-    def of(cls, lengths: tuple[int, ...], device: torch.device) -> Layout:
+    def of(cls, lengths: tuple[int, ...], device: torch.device) -> Self:
         """The layout of a batch whose examples have these lengths."""
         given = np.asarray(lengths, dtype=np.int64)
         order = np.argsort(-given, kind="stable")
@@ -53,11 +61,21 @@ class Layout(NamedTuple):
             torch.from_numpy(positions).to(device),
             places,
             back,
+            tuple(ordered.tolist()),
         )
 
     def lay(self, values: Tensor) -> Tensor:
         """From the order of the batch to this one: [T, ...] -> [T, ...]."""
         return values if self.places is None else values.index_select(0, self.places)
+
+    def pairing(self, heads: int, device: torch.device, *, causal: bool, window: int | None) -> Pairing:
+        """Which tokens attend to which, for queries, keys and values in three tensors."""
+        kind = (heads, causal, window)
+        if kind not in self.pairings:
+            self.pairings[kind] = pairing(
+                self.lengths, None, heads, device, causal=causal, window=window, is_split=True
+            )
+        return self.pairings[kind]
 
     def restore(self, values: Tensor) -> Tensor:
         """From this order to that of the batch: [T, ...] -> [T, ...]."""
@@ -93,18 +111,36 @@ def unpadded_attention(
     longest = max(length for _, length in layout.groups)
     window = sliding_window if sliding_window is not None and sliding_window < longest else None
     call = _Call(dropout, scaling, window, causal)
-    q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
-    attend = _grouped
+    q, k, v = (states.squeeze(0).transpose(0, 1) for states in (query, key, value))  # the gradient of [0] is a copy
     if query.is_cuda:
-        attend = _kernel if _kernel_fits(q, call) else _jagged if window is None else _grouped
-    return attend(q, k, v, layout, call).unsqueeze(0), None
+        road = _kernel if _kernel_fits(q, call) else _jagged if window is None else _grouped
+    else:
+        road = _padded if query.requires_grad and (longest <= _SHORT or dropout > 0.0) else _grouped
+    return road(q, k, v, layout, call).unsqueeze(0), None
+
+
+_SHORT = 1024
+"""Tokens up to which the weights of an example, kept for the backward pass, are no burden on memory."""
+
+
+def _padded(query: Tensor, key: Tensor, value: Tensor, layout: Layout, call: _Call) -> Tensor:
+    """A few calls for groups of similar lengths: [T, H, D] -> [T, H, D]. For training on CPUs.
+
+    There the backward pass of torch's fused attention takes three times as long in bf16 as in fp32 (2.13), and with
+    dropout it is not fused at all.
+    """
+    heads = query.shape[1]
+    if key.shape[1] != heads:
+        key, value = (states.repeat_interleave(heads // key.shape[1], 1) for states in (key, value))
+    pairs = layout.pairing(heads, query.device, causal=call.causal, window=call.window)
+    attended = attend((query, key, value), pairs, dropout=call.dropout, scale=call.scale)
+    return attended.view(query.shape)
 
 
 def _grouped(query: Tensor, key: Tensor, value: Tensor, layout: Layout, call: _Call) -> Tensor:
-    """One call for each run of equal lengths: [T, H, D] -> [T, H, D]. For CPUs."""
+    """One call for each run of equal lengths: [T, H, D] -> [T, H, D]. For answers on CPUs, and long examples there."""
     if query.requires_grad and query.dtype is torch.bfloat16 and not query.is_cuda:
-        # On CPUs the backward of torch's SDPA takes four times as long in bf16 as in fp32 (2.13); its forward does not.
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast("cpu", enabled=False):  # its backward pass is the faster one, see `_padded`
             return _grouped(query.float(), key.float(), value.float(), layout, call).to(query.dtype)
     sizes = [count * length for count, length in layout.groups]
     # torch.split, not slices: the gradient of a slice is as large as what it was cut from.
@@ -116,36 +152,17 @@ def _attended(group: tuple[int, int], query: Tensor, key: Tensor, value: Tensor,
     """Attention within examples of one length: [examples * length, H, D] -> the same."""
     q, k, v = (states.view(*group, *states.shape[1:]).transpose(1, 2) for states in (query, key, value))
     band = _band(group[1], call, query.device)
-    if band is None and not call.causal and _plain_is_faster(q, k, call):
-        scale = q.shape[-1] ** -0.5 if call.scale is None else call.scale
-        weights = torch.matmul(q * scale, k.transpose(-1, -2)).softmax(-1)
-        attended = torch.matmul(F.dropout(weights, call.dropout), v)
-    else:
-        attended = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=band,
-            dropout_p=call.dropout,
-            scale=call.scale,
-            is_causal=call.causal and band is None,
-            enable_gqa=q.shape[1] != k.shape[1],
-        )
+    attended = F.scaled_dot_product_attention(
+        q,
+        k,
+        v,
+        attn_mask=band,
+        dropout_p=call.dropout,
+        scale=call.scale,
+        is_causal=call.causal and band is None,
+        enable_gqa=q.shape[1] != k.shape[1],
+    )
     return attended.transpose(1, 2).flatten(0, 1)
-
-
-_SHORT = 512
-"""Tokens up to which the weights of an example, kept for the backward pass, are no burden on memory."""
-
-
-def _plain_is_faster(query: Tensor, key: Tensor, call: _Call) -> bool:
-    """Whether two products and a softmax beat the fused call.
-
-    They do in training on CPUs: with dropout the fused call takes the same road in fp32 whatever was asked for, and in
-    bf16 its backward pass takes three times as long.
-    """
-    trains = query.requires_grad and query.shape[1] == key.shape[1]
-    return trains and (call.dropout > 0.0 or (query.dtype == torch.bfloat16 and query.shape[2] <= _SHORT))
 
 
 def _band(length: int, call: _Call, device: torch.device) -> Tensor | None:

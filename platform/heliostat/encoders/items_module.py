@@ -11,17 +11,19 @@ from torch import Tensor, nn
 
 from heliostat.batch import Batch, Ragged
 from heliostat.encoders.attention import Layout, unpadded_attention
+from heliostat.encoders.dropout import dropout
 from heliostat.encoders.item_catalogue import Catalogue
 from heliostat.encoders.items import EARLIER, ITEMS
 from heliostat.features import ItemFeatures
+from heliostat.shapes import fill_rows, filled
 
 
 class ItemLayer(nn.Module):
     """Causal attention and a feed-forward layer, each behind a norm: [T, dim] -> [T, dim]."""
 
-    def __init__(self, dim: int, heads: int, inner: int, dropout: float) -> None:
+    def __init__(self, dim: int, heads: int, inner: int, rate: float) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads, self.rate = heads, rate
         self.norm_1, self.norm_2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.read = nn.Linear(dim, 3 * dim)
         self.write = nn.Linear(dim, dim)
@@ -34,9 +36,9 @@ class ItemLayer(nn.Module):
             for part in self.read(self.norm_1(states)).chunk(3, -1)
         )
         attended, _ = unpadded_attention(self, query, key, value, None, layout=layout, is_causal=True)
-        states = states + F.dropout(self.write(attended[0].flatten(1)), self.dropout, self.training)
-        inner = F.dropout(F.gelu(self.up(self.norm_2(states))), self.dropout, self.training)
-        return states + F.dropout(self.down(inner), self.dropout, self.training)  # type: ignore[no-any-return]
+        states = states + dropout(self.write(attended[0].flatten(1)), self.rate, self.training)
+        inner = dropout(F.gelu(self.up(self.norm_2(states))), self.rate, self.training)
+        return states + dropout(self.down(inner), self.rate, self.training)  # type: ignore[no-any-return]
 
 
 class ItemModule(nn.Module):
@@ -108,13 +110,14 @@ class ItemModule(nn.Module):
 
     def read(self, tokens: Ragged, table: Tensor | None = None) -> Tensor:
         """The states of other histories: [T, dim], in the order of the batch."""
-        layout = Layout.of(tokens.lengths, tokens.values.device)
-        vectors = F.embedding(layout.lay(tokens.values), self.table() if table is None else table)
+        layout = Layout.of(filled(tokens.lengths, tokens.values.device), tokens.values.device)
+        numbers = layout.lay(fill_rows(tokens.values, len(layout.positions)))
+        vectors = F.embedding(numbers, self.table() if table is None else table)
         states = vectors * self.config.dim**0.5 + self.places(layout.positions)
-        states = F.dropout(states, self.config.dropout, self.training)
+        states = dropout(states, self.config.dropout, self.training)
         for layer in self.layers:
             states = layer(states, layout)
-        return layout.restore(self.norm(states))
+        return layout.restore(self.norm(states))[: len(tokens.values)]
 
 
 def _start(module: nn.Module) -> None:

@@ -19,8 +19,10 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.utils.rnn import pad_sequence
 
 from heliostat.batch import Batch, Ragged
-from heliostat.encoders.seq2seq_attention import attend, dropout, pairing
+from heliostat.encoders.dropout import dropout
+from heliostat.encoders.grouped_attention import attend, pairing
 from heliostat.features import Seq2SeqFeatures
+from heliostat.shapes import fill_rows, filled
 
 KeysValues = tuple[Tensor, Tensor]
 
@@ -154,16 +156,18 @@ class Reader:
         """States at each place of `targets`, which the transposed embedding turns into scores: [T, dim]."""
         decoder, device = self.transformer.decoder, self.states.device
         heads = decoder.heads
-        own = pairing(targets.lengths, None, heads, device, causal=True)
-        across = pairing(targets.lengths, self.lengths, heads, device)
-        states = decoder.embed(targets.values, _positions(targets), self.transformer.shared.weight)
+        asked, read = filled(targets.lengths, device), filled(self.lengths, device)
+        own = pairing(asked, None, heads, device, causal=True)
+        across = pairing(*_evened(asked, read), heads, device)
+        sources = fill_rows(self.states, sum(read))
+        states = decoder.embed(*_filled(targets, asked), self.transformer.shared.weight)
         for layer in decoder.layers:
             states = layer(
                 states,
-                lambda parts: attend(parts, parts, own),
-                lambda attention, query: attend(query, attention.source(self.states), across),
+                lambda parts: attend((parts,), own),
+                lambda attention, query: attend((query, attention.source(sources)), across),
             )
-        return decoder.layer_norm(states)  # type: ignore[no-any-return]
+        return decoder.layer_norm(states)[: len(targets.values)]  # type: ignore[no-any-return]
 
     def logits(self, targets: Ragged) -> Tensor:
         """[target tokens, vocabulary]."""
@@ -235,20 +239,28 @@ class Seq2SeqTextModule(nn.Module):
         """States of all tokens in the order of the batch, their mean over each example, and the decoder."""
         tokens = batch.ragged("input_ids")
         encoder, table = self.transformer.encoder, self.transformer.shared.weight
-        own = pairing(tokens.lengths, None, encoder.heads, tokens.values.device)
-        states = encoder.embed(tokens.values.long(), _positions(tokens), table)
+        lengths = filled(tokens.lengths, tokens.values.device)
+        own = pairing(lengths, None, encoder.heads, tokens.values.device)
+        states = encoder.embed(*_filled(tokens, lengths), table)
         for layer in encoder.layers:
-            states = layer(states, lambda parts: attend(parts, parts, own))
-        states = encoder.layer_norm(states)
+            states = layer(states, lambda parts: attend((parts,), own))
+        states = encoder.layer_norm(states)[: len(tokens.values)]
         reader = Reader(self.transformer, states, tokens.lengths, self.start_id, self.end_id)
         return Seq2SeqFeatures(_means(states, tokens.offsets), states, tokens, table, reader)
 
 
-def _positions(tokens: Ragged) -> Tensor:
-    """From 0 within each example: [T]."""
-    lengths = tokens.offsets.diff().long()
-    starts = torch.repeat_interleave(tokens.offsets[:-1].long(), lengths, output_size=len(tokens.values))
-    return torch.arange(len(tokens.values), device=tokens.values.device) - starts
+def _filled(tokens: Ragged, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Ids and positions (from 0 within each example) of all tokens and of those that fill: [sum of lengths] each."""
+    counts = torch.tensor(lengths, device=tokens.values.device)
+    starts = torch.repeat_interleave(counts.cumsum(0) - counts, counts, output_size=sum(lengths))
+    positions = torch.arange(sum(lengths), device=tokens.values.device) - starts
+    return fill_rows(tokens.values.long(), sum(lengths)), positions
+
+
+def _evened(queries: tuple[int, ...], keys: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Both with as many examples as the one that has more: what fills on one side reads, or is read by, no token."""
+    count = max(len(queries), len(keys))
+    return queries + (0,) * (count - len(queries)), keys + (0,) * (count - len(keys))
 
 
 def _means(states: Tensor, offsets: Tensor) -> Tensor:

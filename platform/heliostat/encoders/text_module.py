@@ -12,6 +12,7 @@ from heliostat.encoders.attention import UNPADDED, Layout
 from heliostat.encoders.text import PAIR_START
 from heliostat.errors import HeliostatError
 from heliostat.features import CausalFeatures, TokenFeatures
+from heliostat.shapes import fill_rows, filled
 
 if TYPE_CHECKING:
     from heliostat.encoders.adapted import Adapted
@@ -34,6 +35,9 @@ class TextModule(nn.Module):
         """What trains beside a frozen transformer; None where the transformer trains."""
         self.first_position = first_position(transformer)
         self.has_types = (getattr(transformer.config, "type_vocab_size", 0) or 0) > 1
+        embeddings = getattr(transformer, "embeddings", None)
+        if isinstance(embeddings, nn.Module):
+            embeddings.register_forward_hook(_as_products)
         pooler = getattr(transformer, "pooler", None)
         if pooler is not None:
             # Kept so that plain transformers finds every weight it knows, frozen because nothing here reads it.
@@ -62,17 +66,17 @@ class TextModule(nn.Module):
         columns = {"input_ids": tokens.values.long()}
         if starts is not None and self.has_types:
             columns["token_type_ids"] = _types(tokens, starts)
-        if not tokens.lengths:  # One token that is dropped again: the gradients of no example are zeros, not missing.
-            columns = {name: values.new_zeros(1) for name, values in columns.items()}
-        layout = Layout.of(tokens.lengths or (1,), tokens.values.device)
-        inputs = {name: layout.lay(values).unsqueeze(0) for name, values in columns.items()}
+        # Where there is no example one that is dropped again stands in: gradients are then zeros, and not missing.
+        layout = Layout.of(filled(tokens.lengths, tokens.values.device), tokens.values.device)
+        size = len(layout.positions)
+        inputs = {name: layout.lay(fill_rows(values, size)).unsqueeze(0) for name, values in columns.items()}
         return layout.restore(self._states(layout, inputs))[: len(tokens.values)]
 
     def _states(self, layout: Layout, inputs: dict[str, Tensor]) -> Tensor:
         """[tokens, dim], in the order of the layout."""
         positions = (layout.positions + self.first_position).unsqueeze(0)
         answer = self.transformer(**inputs, position_ids=positions, layout=layout)
-        return answer.last_hidden_state[0]  # type: ignore[no-any-return]
+        return answer.last_hidden_state.squeeze(0).float()  # type: ignore[no-any-return]
 
     def _pooled(self, states: Tensor, offsets: Tensor) -> Tensor:
         """[examples, dim]."""
@@ -84,6 +88,14 @@ class TextModule(nn.Module):
         )
         sums = states.new_zeros(len(lengths), states.shape[1]).index_add_(0, owners, states)
         return sums / lengths.unsqueeze(1)
+
+
+def _as_products(_module: nn.Module, _inputs: Any, states: Tensor) -> Tensor:
+    """Under autocast on a CPU what layers add to is in the format of their products, too: it is half to move, and no
+    product has to cast what it reads. A GPU's autocast has norms answer in fp32 in any case."""
+    if states.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        return states.to(torch.get_autocast_dtype("cpu"))
+    return states
 
 
 def _types(tokens: Ragged, starts: Tensor) -> Tensor:

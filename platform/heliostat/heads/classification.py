@@ -16,6 +16,7 @@ from heliostat.component import Row, Settings, closest, no_effect
 from heliostat.errors import DataError
 from heliostat.features import FeatureSpec, PooledFeatures
 from heliostat.heads.decision import Decision, fit_decision
+from heliostat.heads.lexical import Lexical, LexicalSettings, texts_of
 from heliostat.plugin import Metric, Record, Tally, TaskHead
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ class Classification(TaskHead):
         decide: Literal["most_probable", "macro_f1"] = "most_probable"
         """Answer with the most probable class, or weigh the classes as serves the macro-F1 on the valid split."""
 
+        lexical: LexicalSettings | None = None
+        """A linear model over words and characters whose scores are added to each answer; None adds none."""
+
         @model_validator(mode="after")
         def _each_loss_has_its_own(self) -> Self:
             if self.gamma is not None and self.loss != "focal":
@@ -75,9 +79,12 @@ class Classification(TaskHead):
         self.labels: tuple[str, ...] = self.config.labels or ()
         self.label_weights: tuple[float, ...] = ()
         self.decision: Decision | None = None
+        self.lexical: Lexical | None = None
 
     def fit(self, examples: Iterable[Row]) -> None:
         """Collect the labels and their weights. Raises DataError when there are fewer than two classes."""
+        settings = self.config.lexical
+        examples = examples if settings is None else list(examples)
         seen = Counter(example["label"] for example in examples)
         self.labels = self.config.labels or tuple(sorted(seen))
         unknown = sorted(set(seen) - set(self.labels))
@@ -91,6 +98,9 @@ class Classification(TaskHead):
                 f"({sum(seen.values())} examples). Check the adapter's label column."
             )
         self.label_weights = self._weights([seen[label] for label in self.labels])
+        if settings is not None and isinstance(examples, list):
+            numbers = [self.labels.index(example["label"]) for example in examples]
+            self.lexical = Lexical.fit(texts_of(examples, self.takes), numbers, len(self.labels), settings)
 
     def _weights(self, counts: Sequence[int]) -> tuple[float, ...]:
         power = {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}[self.config.class_weights]
@@ -102,6 +112,8 @@ class Classification(TaskHead):
         """Write the labels and their weights."""
         fitted = {"labels": self.labels, "label_weights": self.label_weights, "decision": self.decision}
         (folder / "labels.json").write_text(json.dumps(fitted, ensure_ascii=False, indent=1), encoding="utf-8")
+        if self.lexical:
+            self.lexical.save(folder)
 
     def load(self, folder: Path) -> None:
         """Read the labels and their weights."""
@@ -109,6 +121,11 @@ class Classification(TaskHead):
         self.labels, self.label_weights = tuple(fitted["labels"]), tuple(fitted["label_weights"])
         decision = fitted["decision"]
         self.decision = Decision(tuple(decision[0]), float(decision[1])) if decision else None
+        self.lexical = Lexical.load(folder) if self.config.lexical else None
+
+    def read(self, examples: Sequence[Row]) -> list[Encoded]:
+        """What the linear model says of each record, where there is one."""
+        return self.lexical.margins(texts_of(examples, self.takes)) if self.lexical else super().read(examples)
 
     def encode(self, examples: Sequence[Row], spec: FeatureSpec) -> list[Encoded]:
         """The index of each label. Raises DataError for a label that is none of the classes."""
@@ -137,6 +154,7 @@ class Classification(TaskHead):
             label_smoothing=self.config.label_smoothing,
             gamma=(self.config.gamma or 2.0) if self.config.loss == "focal" else 0.0,
             decision=self.decision,
+            lexical=self.config.lexical.weight if self.config.lexical else 0.0,
         )
 
     def tally(self, batch: Batch, predictions: Sequence[Row]) -> Tally:
@@ -154,14 +172,16 @@ class Classification(TaskHead):
         f1 = 2 * hits / np.maximum(confusion.sum(0) + confusion.sum(1), 1.0)
         return {"accuracy": float(hits.sum() / max(1.0, confusion.sum())), "macro_f1": float(f1.mean())}
 
-    def calibrate(self, examples: Sequence[Row], predictions: Sequence[Row]) -> bool:
+    def calibrate(
+        self, examples: Sequence[Row], predictions: Sequence[Row], groups: Sequence[float] | None = None
+    ) -> bool:
         """Fit the decision, where `decide` asks for one."""
         if self.config.decide == "most_probable":
             return False
         index = {label: place for place, label in enumerate(self.labels)}
         probabilities = np.array([[row["probabilities"][label] for label in self.labels] for row in predictions])
         targets = np.array([index[example["label"]] for example in examples], dtype=np.int64)
-        self.decision = fit_decision(probabilities, targets)
+        self.decision = fit_decision(probabilities, targets, None if groups is None else np.asarray(groups))
         return True
 
     def metrics(self) -> dict[str, Metric]:

@@ -12,6 +12,7 @@ from heliostat.batch import Batch
 from heliostat.component import Row
 from heliostat.features import PooledFeatures
 from heliostat.heads.decision import Decision
+from heliostat.heads.lexical import columns
 
 
 class ClassificationModule(nn.Module):
@@ -27,11 +28,13 @@ class ClassificationModule(nn.Module):
         label_smoothing: float,
         gamma: float,
         decision: Decision | None,
+        lexical: float = 0.0,
     ) -> None:
         super().__init__()
         self.labels = tuple(labels)
         self.label_smoothing = label_smoothing
         self.gamma = gamma
+        self.lexical = lexical
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(dim, len(labels))
         nn.init.normal_(self.linear.weight, std=0.02)
@@ -56,6 +59,8 @@ class ClassificationModule(nn.Module):
     def predict(self, features: PooledFeatures, batch: Batch) -> list[Row]:
         """The most probable label and the probability of each."""
         scores = self.logits(features).log_softmax(-1) + self.get_buffer("offsets")
+        if self.lexical:
+            scores = scores + self.lexical * margins(batch, len(self.labels))
         probabilities = (scores / self.temperature).softmax(-1).tolist()
         return [
             {
@@ -64,3 +69,8 @@ class ClassificationModule(nn.Module):
             }
             for row in probabilities
         ]
+
+
+def margins(batch: Batch, num_classes: int) -> Tensor:
+    """What a linear model beside the network says of each example: [examples, classes]."""
+    return torch.stack([batch.dense(name) for name in columns(num_classes)], 1)

@@ -16,6 +16,7 @@ from heliostat.component import Name, Row, Settings
 from heliostat.errors import DataError
 from heliostat.features import FeatureSpec, PooledFeatures
 from heliostat.heads.classification import Classification, Text
+from heliostat.heads.lexical import Lexical, LexicalSettings, texts_of
 from heliostat.heads.tree import UNKNOWN, Tree
 from heliostat.plugin import Metric, Record, Tally, TaskHead
 
@@ -51,6 +52,8 @@ class Hierarchy(TaskHead):
         """Weight in the loss of each level below the top, which weighs 1."""
         decide: Literal["most_probable", "macro_f1"] = "most_probable"
         """Answer with the most probable class, or weigh those of the top level as serves its macro-F1 on valid."""
+        lexical: LexicalSettings | None = None
+        """A linear model over words and characters whose scores are added to those of the top level."""
 
         @field_validator("levels")
         @classmethod
@@ -72,23 +75,36 @@ class Hierarchy(TaskHead):
         # The top level is a plain classification: its weights, its decision, its scores.
         shared = {name: getattr(self.config, name) for name in ("dropout", "class_weights", "decide")}
         self.top = Classification(Classification.Config(**shared))
+        self.lexical: Lexical | None = None
 
     def fit(self, examples: Iterable[Row]) -> None:
         """Collect the tree. Raises DataError for a path of another length, or a class below two parents."""
+        settings = self.config.lexical
+        examples = examples if settings is None else list(examples)
         paths = Counter(tuple(self._path(example)) for example in examples)
         self.tree = Tree.of(paths)
         self.top.fit({"label": path[0]} for path in paths.elements())
+        if settings is not None and isinstance(examples, list):
+            numbers = [self.top.labels.index(example["path"][0]) for example in examples]
+            self.lexical = Lexical.fit(texts_of(examples, self.takes), numbers, len(self.top.labels), settings)
 
     def save(self, folder: Path) -> None:
         """Write the tree and what the top level has fitted."""
         (folder / "tree.json").write_text(json.dumps(self.tree, ensure_ascii=False, indent=1), encoding="utf-8")
         self.top.save(folder)
+        if self.lexical:
+            self.lexical.save(folder)
 
     def load(self, folder: Path) -> None:
         """Read the tree and what the top level has fitted."""
         labels, parents = json.loads((folder / "tree.json").read_text(encoding="utf-8"))
         self.tree = Tree(tuple(map(tuple, labels)), tuple(map(tuple, parents)))
         self.top.load(folder)
+        self.lexical = Lexical.load(folder) if self.config.lexical else None
+
+    def read(self, examples: Sequence[Row]) -> list[Encoded]:
+        """What the linear model says of each record, where there is one."""
+        return self.lexical.margins(texts_of(examples, self.takes)) if self.lexical else super().read(examples)
 
     def _path(self, example: Row) -> Sequence[str]:
         path = example["path"]
@@ -129,6 +145,7 @@ class Hierarchy(TaskHead):
             self.top.label_weights,
             dropout=self.config.dropout,
             decision=self.top.decision,
+            lexical=self.config.lexical.weight if self.config.lexical else 0.0,
         )
 
     def tally(self, batch: Batch, predictions: Sequence[Row]) -> Tally:
@@ -156,13 +173,17 @@ class Hierarchy(TaskHead):
             scores[f"{before}macro_f1"] = float(f1.mean()) if len(f1) else 0.0
         return scores
 
-    def calibrate(self, examples: Sequence[Row], predictions: Sequence[Row]) -> bool:
+    def calibrate(
+        self, examples: Sequence[Row], predictions: Sequence[Row], groups: Sequence[float] | None = None
+    ) -> bool:
         """Fit the decision of the top level, where `decide` asks for one."""
         known = set(self.tree.labels[0])
-        pairs = [
-            (example, row) for example, row in zip(examples, predictions, strict=True) if example["path"][0] in known
-        ]
-        return self.top.calibrate([{"label": example["path"][0]} for example, _ in pairs], [row for _, row in pairs])
+        places = [place for place, example in enumerate(examples) if example["path"][0] in known]
+        return self.top.calibrate(
+            [{"label": examples[place]["path"][0]} for place in places],
+            [predictions[place] for place in places],
+            None if groups is None else [groups[place] for place in places],
+        )
 
     def metrics(self) -> dict[str, Metric]:
         """The scores of a classification for the top level, accuracy and macro-F1 for those below."""

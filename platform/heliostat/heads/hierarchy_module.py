@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from heliostat.batch import Batch
 from heliostat.component import Row
 from heliostat.features import PooledFeatures
+from heliostat.heads.classification_module import margins
 from heliostat.heads.decision import Decision
 from heliostat.heads.tree import UNKNOWN, Tree
 
@@ -30,11 +31,13 @@ class HierarchyModule(nn.Module):
         *,
         dropout: float,
         decision: Decision | None,
+        lexical: float = 0.0,
     ) -> None:
         super().__init__()
         self.tree, self.levels = tree, tuple(levels)
         self.sizes = [len(labels) for labels in tree.labels]
         self.dropout = nn.Dropout(dropout)
+        self.lexical = lexical
         self.linear = nn.Linear(dim, sum(self.sizes))
         nn.init.normal_(self.linear.weight, std=0.02)
         nn.init.zeros_(self.linear.bias)
@@ -69,7 +72,10 @@ class HierarchyModule(nn.Module):
 
     def predict(self, features: PooledFeatures, batch: Batch) -> list[Row]:
         """The path that takes the most probable child at each class, and how probable its classes are."""
-        levels = self._log_probabilities(self.logits(features))
+        logits = self.logits(features)
+        if self.lexical:
+            logits[0] = logits[0] + self.lexical * margins(batch, self.sizes[0])
+        levels = self._log_probabilities(logits)
         path, above = [], None
         for place, shares in enumerate(levels):
             above = self._among(place, shares, above).argmax(1)

@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from heliostat.errors import HeliostatError
 from heliostat.features import TokenFeatures
+from heliostat.shapes import familiar, fill_rows
 
 _LOGIT_BYTES = 2**28
 """Memory of the logits that are there at once; what is above it is computed in pieces, and again in backward."""
@@ -71,7 +72,8 @@ def _again(*inputs: Any) -> tuple[Tensor, Tensor]:
 
 
 def _sums(states: Tensor, embedding: Tensor, bias: Tensor | None, targets: Tensor) -> tuple[Tensor, Tensor]:
-    logits = F.linear(states, embedding, bias).float()
+    size = familiar(len(states)) if states.device.type == "cpu" else len(states)
+    logits = F.linear(fill_rows(states, size), embedding, bias)[: len(states)].float()
     loss = F.cross_entropy(logits, targets, reduction="sum", ignore_index=-100)
     with torch.no_grad():
         hits = (logits.argmax(-1) == targets).sum()

@@ -138,7 +138,9 @@ class Risk(TaskHead):
             "brier_error": float(tally["squares"] / max(1.0, float(tally["events"].sum() + tally["others"].sum()))),
         }
 
-    def calibrate(self, examples: Sequence[Row], predictions: Sequence[Row]) -> bool:
+    def calibrate(
+        self, examples: Sequence[Row], predictions: Sequence[Row], groups: Sequence[float] | None = None
+    ) -> bool:
         """Fit how scores become probabilities, where `calibration` asks for it."""
         if self.config.calibration == "none":
             return False

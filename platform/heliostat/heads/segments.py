@@ -107,11 +107,15 @@ class SegmentLabels(TaskHead):
         """Accuracy and macro-F1 over all texts."""
         return self.each.scores(tally)
 
-    def calibrate(self, examples: Sequence[Row], predictions: Sequence[Row]) -> bool:
-        """Fit the decision, where `decide` asks for one."""
+    def calibrate(
+        self, examples: Sequence[Row], predictions: Sequence[Row], groups: Sequence[float] | None = None
+    ) -> bool:
+        """Fit the decision, where `decide` asks for one. The texts of an example are one group."""
+        of_examples = range(len(examples)) if groups is None else groups
         return self.each.calibrate(
             [{"label": label} for example in examples for label in _labels(example)],
             [{"probabilities": shares} for row in predictions for shares in row["probabilities"]],
+            [float(group) for group, example in zip(of_examples, examples, strict=True) for _ in _labels(example)],
         )
 
     def metrics(self) -> dict[str, Metric]:

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from heliostat.shapes import familiar, fill_rows
+
 _ROWS = 512
 """Places whose logits are there at once: they stay in a CPU's cache."""
 
@@ -45,9 +47,12 @@ class _Smoothed(torch.autograd.Function):
         size, middle = table.shape[0], table.float().sum(0).to(table.dtype)
         with torch.autocast(states.device.type, enabled=False):
             for first in range(0, len(targets), _ROWS):
-                piece, wanted = states[first : first + _ROWS], targets[first : first + _ROWS].unsqueeze(1)
-                logits = torch.mm(piece, table.t()).float()
-                picked, total = logits.gather(1, wanted), torch.mv(piece, middle).float().unsqueeze(1)
+                rows = slice(first, first + _ROWS)
+                wanted = targets[rows].unsqueeze(1)
+                count = len(wanted)
+                piece = fill_rows(states[rows], familiar(count))
+                logits = torch.mm(piece, table.t())[:count].float()
+                picked, total = logits.gather(1, wanted), torch.mv(piece[:count], middle).float().unsqueeze(1)
                 top = logits.amax(1, keepdim=True)
                 hits += (picked >= top).sum()
                 shares = logits.sub_(top).exp_()
@@ -61,8 +66,8 @@ class _Smoothed(torch.autograd.Function):
                     continue
                 shares.div_(norm).sub_(smoothing / size)
                 shares.scatter_add_(1, wanted, torch.full_like(picked, smoothing - 1.0))
-                slopes = shares.to(piece.dtype)
-                torch.mm(slopes, table, out=to_states[first : first + _ROWS])
+                slopes = fill_rows(shares.to(piece.dtype), len(piece))
+                to_states[rows] = torch.mm(slopes, table)[:count]
                 to_table += torch.mm(slopes.t(), piece)
         if to_states is not None and to_table is not None:
             ctx.save_for_backward(to_states, to_table.to(table.dtype))

@@ -13,6 +13,7 @@ import numpy as np
 from heliostat.batch import Encoded
 from heliostat.component import Row
 from heliostat.data.clean import NOTHING_LEFT, Cleaner
+from heliostat.data.encode import inputs_of
 from heliostat.errors import CheckpointError, DataError, ExampleProblem, PredictError
 from heliostat.plugin import Encoder, TaskHead
 from heliostat.predict.record import check_answers, check_examples, from_encoder
@@ -117,11 +118,11 @@ class Predictor:
 
     def _encode(self, rows: list[Row]) -> list[Encoded]:
         try:
-            return self.encoder.encode(rows)
+            return inputs_of(self.encoder, self.head, rows)
         except DataError:
             for index, row in enumerate(rows):  # one by one, to name the example that cannot be encoded
                 try:
-                    self.encoder.encode([row])
+                    inputs_of(self.encoder, self.head, [row])
                 except DataError as error:
                     raise from_encoder(error, index, row) from None
             raise

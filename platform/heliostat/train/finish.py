@@ -8,6 +8,7 @@ from pathlib import Path
 
 from heliostat import checkpoint
 from heliostat.data.prepared import Prepared
+from heliostat.data.split import groups_of
 from heliostat.plugin import TaskHead
 from heliostat.predict import Predictor
 
@@ -24,7 +25,8 @@ def finished_model(folder: Path, best: Path, prepared: Prepared) -> Path:
         return best
     examples = list(prepared.examples("valid"))
     asked = [{name: row[name] for name in head.takes.model_fields if name in row} for row in examples]
-    if not head.calibrate(examples, predictor.predict(asked)):
+    groups = groups_of(predictor.run.data.split, examples, tuple(head.takes.model_fields))
+    if not head.calibrate(examples, predictor.predict(asked), groups):
         return best
     return _written(folder / "model", best, head)
 

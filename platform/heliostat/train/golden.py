@@ -9,6 +9,7 @@ import torch
 
 from heliostat.data.clean import Cleaner
 from heliostat.data.collate import collate
+from heliostat.data.encode import inputs_of
 from heliostat.model import Model
 from heliostat.run import Parts, Run
 
@@ -27,7 +28,7 @@ def golden_answers(
         asked = parts.head.takes.model_validate(
             sample
         ).model_dump()  # as a request is: defaults and conversions included
-        encoded = parts.encoder.encode([cleaner(asked).values if cleaner else asked])
+        encoded = inputs_of(parts.encoder, parts.head, [cleaner(asked).values if cleaner else asked])
         batch = collate(encoded, np.zeros(1, dtype=np.uint64)).to(device)
         answers.append((dict(sample), model.predict(batch)[0]))
     return answers

@@ -55,7 +55,7 @@ class BasketDemo(Demo):
         names = [descriptions().get(item, item) for item in sample["history"]]
         if not names:
             return "nothing was bought yet"
-        return names[0] + (f" and {len(names) - 1} more" if names[1:] else "")
+        return str(names[0]) + (f" and {len(names) - 1} more" if names[1:] else "")
 
 
 class Baskets(Ranking):

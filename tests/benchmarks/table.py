@@ -1,0 +1,61 @@
+"""The table of README.md, from the JSON files of results/: `python tests/benchmarks/table.py` writes it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+BEGIN, END = "<!-- table: made by table.py -->", "<!-- end of table -->"
+HEADINGS = ("what", "beside", "ours", "theirs", "times faster (95 %)", "in CPU seconds", "held equal", "goal (floor)")
+ORDER = ("finetune", "pretrain", "causal", "ray_overhead", "checkpoint", "recovery", "recommend", "loader", "gpu")
+
+
+def results(folder: Path) -> list[dict[str, Any]]:
+    """What every benchmark found, in the order of the issue that asks for them."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    places = {name: place for place, name in enumerate(ORDER)}
+    return sorted(found, key=lambda each: (places.get(each["name"], len(ORDER)), each["name"]))
+
+
+def render(folder: Path) -> str:
+    """The table and the machines that it was measured on."""
+    found = results(folder)
+    if not found:
+        return "Nothing is measured yet: `make bench`.\n"
+    lines = ["| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
+    machines: dict[str, list[str]] = {}
+    for each in found:
+        for case in each["cases"].values():
+            lines += ["| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in case.get("rows", [])]
+        is_busy = any(case.get("busy") for case in each["cases"].values())
+        when = f"{each['name']} ({each['date']}{', on a busy machine' if is_busy else ''})"
+        machines.setdefault(_machine(each["machine"]), []).append(when)
+    lines += ["", *(f"Measured on {words}: {', '.join(names)}." for words, names in machines.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _machine(found: dict[str, Any]) -> str:
+    device = f"{found['gpu']}, " if found.get("gpu") else ""
+    libraries = ", ".join(f"{name} {number}" for name, number in found["libraries"].items())
+    cpu = f"{found['cpu']}, {found['cores']} cores {'with' if found['amx'] else 'without'} AMX"
+    return f"{device}{cpu}, {found['memory_gb']} GB ({libraries})"
+
+
+def put(text: str, table: str) -> str:
+    """`text` with `table` between the two marks. Raises ValueError where they are missing."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"README.md lacks {BEGIN} or {END}.")
+    return f"{before}{BEGIN}\n{table}{END}{after}"
+
+
+def main() -> None:
+    path = HERE / "README.md"
+    path.write_text(put(path.read_text(encoding="utf-8"), render(HERE / "results")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
