@@ -52,13 +52,12 @@ if TYPE_CHECKING:
     from heliostat.heads.tagging import Tagging
 
 __all__ = [
-    "Baseline", "Batch", "CausalFeatures", "Chart", "Classification", "Column", "Component", "DataAdapter",
-    "DataError", "Decoder", "Demo", "Documents", "Draws", "Encoded", "Encoder", "EncoderModule", "FeatureSpec",
-    "Features", "Field", "HeadModule", "HeliostatError", "Hierarchy", "ItemFeatures", "MeasuringModule", "Metric",
-    "MultiLabel", "Name", "PooledFeatures", "Ragged", "Ranking", "Record", "Registry", "Regression",
-    "RejectedRecord", "Risk", "Risky", "Row", "SegmentFeatures", "SegmentLabels", "Seq2Seq", "Seq2SeqFeatures",
-    "Settings", "StreamingModule", "TabularFeatures", "Tagging", "Tally", "TaskHead", "TokenFeatures", "Vocabulary",
-    "split_sentences",
+    "Baseline", "Batch", "CausalFeatures", "Chart", "Classification", "Column", "Component", "DataAdapter", "DataError",
+    "Decoder", "Demo", "Documents", "Draws", "Encoded", "Encoder", "EncoderModule", "FeatureSpec", "Features", "Field",
+    "HeadModule", "HeliostatError", "Hierarchy", "ItemFeatures", "MeasuringModule", "Metric", "MultiLabel", "Name",
+    "PooledFeatures", "Ragged", "Ranking", "Record", "Registry", "Regression", "RejectedRecord", "Risk", "Risky", "Row",
+    "SegmentFeatures", "SegmentLabels", "Seq2Seq", "Seq2SeqFeatures", "Settings", "StreamingModule", "TabularFeatures",
+    "Tagging", "Tally", "TaskHead", "TokenFeatures", "Vocabulary", "split_sentences",
 ]  # fmt: skip
 
 
@@ -170,9 +169,9 @@ class StreamingModule(Protocol):
     """What the `module` of a head that `streams` offers beside `predict`: an answer while it is being written."""
 
     def stream(self, features: Any, batch: Batch) -> Iterator[str | Row]:
-        """Pieces of the text that answers the one example of `batch`, as they are found; last the row of `gives`.
+        """Pieces of the text that answers the only example of `batch`, one a step of the search; last the whole row.
 
-        Each call of `next` is one step of the search. The pieces, joined, are the text that the row holds.
+        The pieces, joined, are the text that the row holds.
         """
         ...
 

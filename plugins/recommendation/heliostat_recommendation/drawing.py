@@ -22,7 +22,7 @@ def _row(place: int, text: str, share: float, why: Sequence[str], most: float) -
         f'<div style="display:flex;gap:10px;padding:7px 0;border-top:1px solid #eef1f4">'
         f'<div style="width:20px;text-align:right;color:#66727f">{place}</div><div style="flex:1;min-width:0">'
         f'<div style="display:flex;justify-content:space-between;gap:8px"><span style="font-weight:600">{escape(text)}'
-        f'</span><span style="color:#66727f">{_percent(share)}</span></div>'
+        f'</span><span style="color:#66727f;white-space:nowrap">{_percent(share)}</span></div>'
         f'<div style="height:4px;border-radius:2px;margin:4px 0;background:#6366f1;width:{100 * share / most:.1f}%">'
         f"</div>{reason}</div></div>"
     )
