@@ -37,7 +37,9 @@ def turn(case: str, side: str, settings: Settings) -> dict[str, Any]:
         trainee = trainee_of("sentiment/pretrained", [*overrides, "train.ema=null"], Path(folder))
         list(steps(trainee, 2))
         save = ways(trainee, Path(folder))[side]
-        save()()
+        is_written = save()
+        while not is_written():
+            time.sleep(0.05)
         stalls, lost = [], []
         for _ in range(settings["saves"]):
             one_step = timed(lambda: list(steps(trainee, settings["steps_after"]))) / settings["steps_after"]
