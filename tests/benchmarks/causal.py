@@ -19,7 +19,7 @@ FULL = {
     **{"preset": "mini", "limit": 12000, "tokens": 4096, "target": 4.6, "every": 15, "block": 128},
     **{"steps": 120, "lr": 3e-3, "muon": 0.02, "peer_steps": 240, "peer_lr": 1e-3},
 }
-TRIAL = {"preset": "tiny", "limit": 500, "tokens": 1024, "target": 7.2, "every": 4, "steps": 16, "peer_steps": 16}
+TRIAL = {"preset": "tiny", "limit": 500, "tokens": 1024, "target": 7.5, "every": 4, "steps": 16, "peer_steps": 16}
 SIDES = {"trainer": "Trainer's GPT-2, defaults", "blocks": "Trainer's GPT-2, bf16, joined into blocks"}
 CASES = {"causal": Case(("heliostat", *SIDES), FULL, TRIAL)}
 
