@@ -7,8 +7,10 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+
+from heliostat.forks import expect_workers, fork_server
 
 
 @contextmanager
@@ -25,7 +27,7 @@ def ray_session(log: Path) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Ray runs workers at nice 15: any other program would starve a training, or the deployment behind a page.
     os.environ.setdefault("RAY_worker_niceness", "0")
-    with stderr_to(log):
+    with stderr_to(log), nullcontext() if os.environ.get("RAY_ADDRESS") else fork_server():
         try:
             with _own_signals():
                 ray.init(
@@ -35,6 +37,7 @@ def ray_session(log: Path) -> Iterator[None]:
                     include_dashboard=None if os.environ.get("RAY_ADDRESS") else False,
                 )
             _close_token()
+            expect_workers()
             yield
         finally:
             ray.shutdown()
