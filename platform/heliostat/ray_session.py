@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -27,7 +28,7 @@ def ray_session(log: Path) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Ray runs workers at nice 15: any other program would starve a training, or the deployment behind a page.
     os.environ.setdefault("RAY_worker_niceness", "0")
-    with stderr_to(log), nullcontext() if os.environ.get("RAY_ADDRESS") else fork_server():
+    with stderr_to(log), fork_server(log):
         try:
             with _own_signals():
                 ray.init(
@@ -41,6 +42,14 @@ def ray_session(log: Path) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def coming_session(log: Path) -> Iterator[None]:
+    """Within it a `ray_session` will be entered: what its workers need is imported already, in another process."""
+    ray = sys.modules.get("ray")
+    with nullcontext() if ray and ray.is_initialized() else fork_server(log):
+        yield
 
 
 def _close_token() -> None:

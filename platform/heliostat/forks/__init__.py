@@ -36,12 +36,14 @@ _BEFORE_IMPORTS = {
 
 
 @contextmanager
-def fork_server(modules: Sequence[str] = MODULES, of_ray: Sequence[str] = MODULES_OF_RAY) -> Iterator[None]:
+def fork_server(log: Path, modules: Sequence[str] = MODULES, of_ray: Sequence[str] = MODULES_OF_RAY) -> Iterator[None]:
     """A Ray that starts in this context forks its processes. The server ends with the context, and its forks with it.
 
-    To be left after Ray has ended. Does nothing where a server is there already, or where the system cannot fork well.
+    To be left after Ray has ended. Does nothing where a server is there already, where the system cannot fork well, or
+    where Ray runs elsewhere. What the server says goes to `log`.
     """
-    if sys.platform != "linux" or os.environ.get(SWITCH) == "0" or ADDRESS in os.environ:
+    is_elsewhere = ADDRESS in os.environ or bool(os.environ.get("RAY_ADDRESS"))
+    if is_elsewhere or sys.platform != "linux" or os.environ.get(SWITCH) == "0":
         yield
         return
     folder = Path(tempfile.mkdtemp(prefix="heliostat-forks-"))  # 0700: who may connect may run code
@@ -55,8 +57,17 @@ def fork_server(modules: Sequence[str] = MODULES, of_ray: Sequence[str] = MODULE
         return
     listener.listen(_BACKLOG)
     ours, theirs = os.pipe()
-    with listener:
-        server = _start(listener, ours, folder, [*modules, "--", *of_ray])
+    with listener, log.open("ab") as output:
+        words = [str(listener.fileno()), str(ours), str(folder), *modules, "--", *of_ray]
+        server = subprocess.Popen(
+            [sys.executable, "-P", "-m", "heliostat.forks.server", *words],
+            env={**os.environ, **_BEFORE_IMPORTS},
+            pass_fds=(listener.fileno(), ours),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # Ctrl-C in the terminal is for us, and we end it
+        )
     os.close(ours)
     os.environ[ADDRESS] = str(folder / "socket")
     try:
@@ -70,18 +81,6 @@ def fork_server(modules: Sequence[str] = MODULES, of_ray: Sequence[str] = MODULE
         server.kill()
         server.wait()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _start(listener: socket.socket, life: int, folder: Path, modules: Sequence[str]) -> subprocess.Popen[bytes]:
-    """The server. It hears of our end, however that comes, by the other end of the pipe `life`."""
-    words = [sys.executable, "-m", "heliostat.forks.server", str(listener.fileno()), str(life), str(folder), *modules]
-    return subprocess.Popen(
-        words,
-        env={**os.environ, **_BEFORE_IMPORTS},
-        pass_fds=(listener.fileno(), life),
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C in the terminal is for us, and we end it
-    )
 
 
 @contextmanager

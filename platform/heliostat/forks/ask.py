@@ -18,6 +18,7 @@ _PATIENCE_S = 45.0
 """Longer than the server takes for its imports; Ray itself gives a worker 60 s."""
 _CONTEXT = "--serialized-runtime-env-context="
 _LANGUAGE = "--language="
+_WORKER = "default_worker.py"
 _LOADED_BY = ("PYTHON", "LD_", "OMP_", "MKL_", "OPENBLAS_")
 """Beginnings of variables that count when a process starts or loads a library: too late for a fork."""
 
@@ -30,8 +31,8 @@ def main(words: list[str]) -> None:
         if _fork(own, json.loads(context).get("env_vars") or {}):
             return
     has_context = any(word.startswith(_LANGUAGE) for word in words)
-    worker = next((word for word in words if word.endswith("default_worker.py")), "")
-    setup = [os.path.join(os.path.dirname(worker), "setup_worker.py")] if has_context else []
+    worker = next((word for word in words if word.endswith(_WORKER)), "")
+    setup = [worker.removesuffix(_WORKER) + "setup_worker.py"] if has_context else []
     os.execv(sys.executable, [sys.executable, *setup, *words])
 
 
@@ -39,7 +40,8 @@ def _fits(words: list[str], context: dict[str, object]) -> bool:
     """Whether a fork can be what is asked for: this Python, with other variables at most."""
     variables = context.get("env_vars") or {}
     return (
-        words[0].endswith("default_worker.py")
+        words[:1] != []
+        and words[0].endswith(_WORKER)
         and not any(word.startswith(_LANGUAGE) and word != f"{_LANGUAGE}PYTHON" for word in words)
         and not context.get("command_prefix")
         and not context.get("override_worker_entrypoint")
@@ -55,7 +57,7 @@ def _fork(words: list[str], variables: dict[str, str]) -> bool:
         "words": words,
         "variables": variables,
         "environment": dict(os.environ),
-        "folder": os.getcwd(),
+        "folder": os.getcwd(),  # noqa: PTH109 - pathlib would take as long as all the rest here
         "files": resource.getrlimit(resource.RLIMIT_NOFILE),
         "blocked": [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])],
         "niceness": os.getpriority(os.PRIO_PROCESS, 0),

@@ -19,21 +19,14 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 from heliostat.forks.worker import Order, become
 
 _GRACE_S = 5.0
 """How long forks may take to end once Ray has ended."""
 _KEY_BYTES = 64
-
-
-class Fork(NamedTuple):
-    """What a process finds itself to be when it was forked."""
-
-    is_worker: bool
-    source: socket.socket
-    order: Order | None = None
 
 
 class Server:
@@ -168,7 +161,7 @@ class Second:
         if order is None:
             return None
         # Threads that something started on import would be missing in a fork: better no answer, and an own process.
-        is_whole = len(os.listdir("/proc/self/task")) == 1
+        is_whole = len(list(Path("/proc/self/task").iterdir())) == 1
         if is_whole and self.server.fork():
             return order
         for stream in order.streams:
@@ -231,4 +224,4 @@ def main(listener: str, life: str, folder: str, modules: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4], sys.argv[4:])
+    main(sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:])

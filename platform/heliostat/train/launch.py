@@ -158,6 +158,15 @@ def _train_in(group: torchrun.Group, run: Run, prepared: Path, folder: Path, wat
 
 
 def _train(run: Run, folder: Path, watcher: Watcher) -> Path:
+    if run.scaling.most_workers > 1:
+        from heliostat.ray_session import coming_session
+
+        with coming_session(folder / "ray.log"):  # while the data are looked at, what workers need is imported
+            return _train_on(run, folder, watcher)
+    return _train_on(run, folder, watcher)
+
+
+def _train_on(run: Run, folder: Path, watcher: Watcher) -> Path:
     prepared = _prepared(run, folder, watcher).folder
     look = Lookout(watcher, folder, timeout_s=run.scaling.timeout_s)
     if run.scaling.most_workers == 1:
