@@ -28,7 +28,9 @@ def ray_session(log: Path) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Ray runs workers at nice 15: any other program would starve a training, or the deployment behind a page.
     os.environ.setdefault("RAY_worker_niceness", "0")
-    with stderr_to(log), fork_server(log):
+    with stderr_to(log), fork_server(log) as is_forking:
+        if is_forking:  # no workers before they are wanted: two processors have enough to do then
+            os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
         try:
             with _own_signals():
                 ray.init(

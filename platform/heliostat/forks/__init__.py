@@ -36,15 +36,15 @@ _BEFORE_IMPORTS = {
 
 
 @contextmanager
-def fork_server(log: Path, modules: Sequence[str] = MODULES, of_ray: Sequence[str] = MODULES_OF_RAY) -> Iterator[None]:
-    """A Ray that starts in this context forks its processes. The server ends with the context, and its forks with it.
+def fork_server(log: Path, modules: Sequence[str] = MODULES, of_ray: Sequence[str] = MODULES_OF_RAY) -> Iterator[bool]:
+    """Whether a Ray that starts in this context forks its processes: a server for that ends with the context.
 
-    To be left after Ray has ended. Does nothing where a server is there already, where the system cannot fork well, or
-    where Ray runs elsewhere. What the server says goes to `log`.
+    To be left after Ray has ended; forks that did not end with it are killed. Not where the system cannot fork well,
+    or where Ray runs elsewhere. Within such a context a second one changes nothing. What the server says goes to `log`.
     """
-    is_elsewhere = ADDRESS in os.environ or bool(os.environ.get("RAY_ADDRESS"))
-    if is_elsewhere or sys.platform != "linux" or os.environ.get(SWITCH) == "0":
-        yield
+    is_there, is_elsewhere = ADDRESS in os.environ, bool(os.environ.get("RAY_ADDRESS"))
+    if is_there or is_elsewhere or sys.platform != "linux" or os.environ.get(SWITCH) == "0":
+        yield is_there and not is_elsewhere
         return
     folder = Path(tempfile.mkdtemp(prefix="heliostat-forks-"))  # 0700: who may connect may run code
     listener = socket.socket(socket.AF_UNIX)
@@ -53,7 +53,7 @@ def fork_server(log: Path, modules: Sequence[str] = MODULES, of_ray: Sequence[st
     except OSError:  # a temporary folder with a name too long for a socket
         listener.close()
         shutil.rmtree(folder, ignore_errors=True)
-        yield
+        yield False
         return
     listener.listen(_BACKLOG)
     ours, theirs = os.pipe()
@@ -72,7 +72,7 @@ def fork_server(log: Path, modules: Sequence[str] = MODULES, of_ray: Sequence[st
     os.environ[ADDRESS] = str(folder / "socket")
     try:
         with _asked_by_ray():
-            yield
+            yield True
     finally:
         os.environ.pop(ADDRESS, None)
         os.close(theirs)  # which tells the server to end

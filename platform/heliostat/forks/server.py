@@ -24,15 +24,18 @@ from typing import Any
 
 from heliostat.forks.worker import Order, become
 
-_GRACE_S = 5.0
-"""How long forks may take to end once Ray has ended."""
+_GRACE_S = (6.0, 3.0)
+"""How long forks may take to end once Ray has ended: second servers, which see their own end first, and workers."""
 _KEY_BYTES = 64
 
 
 class Server:
     """Forks whenever asked, until nobody holds the other end of the pipe `life`."""
 
-    def __init__(self, source: socket.socket, life: int, answer: Callable[[socket.socket], Any]) -> None:
+    def __init__(
+        self, source: socket.socket, life: int, answer: Callable[[socket.socket], Any], grace_s: float
+    ) -> None:
+        self.grace_s = grace_s
         self.source = source
         self.life = life
         self.answer = answer
@@ -96,7 +99,7 @@ class Server:
 
     def _see_them_end(self) -> None:
         """Ray has ended, and its workers do so by themselves; those that do not are killed."""
-        deadline = time.monotonic() + _GRACE_S
+        deadline = time.monotonic() + self.grace_s
         while self.children and time.monotonic() < deadline:
             self._reap()
             time.sleep(0.02)
@@ -119,7 +122,7 @@ class First:
     """Hands each who asks on to the second server of its job and raylet."""
 
     def __init__(self, listener: socket.socket, life: int) -> None:
-        self.server = Server(listener, life, self.hand_on)
+        self.server = Server(listener, life, self.hand_on, _GRACE_S[0])
         self._seconds: dict[bytes, socket.socket] = {}
 
     def hand_on(self, connection: socket.socket) -> tuple[bytes, socket.socket] | None:
@@ -153,7 +156,7 @@ class Second:
     """Forks workers."""
 
     def __init__(self, source: socket.socket, life: int) -> None:
-        self.server = Server(source, life, self.fork_worker)
+        self.server = Server(source, life, self.fork_worker, _GRACE_S[1])
 
     def fork_worker(self, connection: socket.socket) -> Order | None:
         """Not None in the fork: what it is to be."""
