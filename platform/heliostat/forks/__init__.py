@@ -22,7 +22,19 @@ ADDRESS = "HELIOSTAT_FORK_SERVER"
 """The environment variable that tells Ray's processes where the server listens."""
 SWITCH = "HELIOSTAT_FORKS"
 """The environment variable that turns all of this off when it is 0."""
-MODULES = ("heliostat.train.loop", "heliostat.train.evaluator", "pyarrow.fs", "pandas", "fsspec", "requests")
+MODULES = (
+    "heliostat.train.loop",
+    "heliostat.train.evaluator",
+    "heliostat.core",
+    "heliostat.encoders.text_module",
+    "heliostat.heads.classification_module",
+    "transformers.models.bert.modeling_bert",
+    "tokenizers",
+    "pyarrow.fs",
+    "pandas",
+    "fsspec",
+    "requests",
+)
 """What is imported while Ray starts: what a training needs, and what Ray itself will."""
 MODULES_OF_RAY = ("ray.train.torch", "heliostat.train.on_ray", "heliostat.train.ray_worker")
 """What is imported when Ray is there."""

@@ -163,8 +163,7 @@ class Second:
         order = _read(connection)
         if order is None:
             return None
-        # Threads that something started on import would be missing in a fork: better no answer, and an own process.
-        is_whole = len(list(Path("/proc/self/task").iterdir())) == 1
+        is_whole = can_be_forked()
         if is_whole and self.server.fork():
             return order
         for stream in order.streams:
@@ -172,6 +171,15 @@ class Second:
         if is_whole:
             connection.send(b"1")
         return None
+
+
+def can_be_forked() -> bool:
+    """Whether nothing that was imported stands in the way: better no answer, and a process of its own.
+
+    Threads would be missing in a fork, and CUDA cannot be used in one when its library was loaded before.
+    """
+    has_cuda = "/libcuda.so" in Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
+    return not has_cuda and len(list(Path("/proc/self/task").iterdir())) == 1
 
 
 def _read(connection: socket.socket) -> Order | None:
