@@ -9,6 +9,8 @@ from sklearn.metrics import f1_score, log_loss
 
 from heliostat.heads.classification import Classification
 from heliostat.heads.decision import fit_decision
+from heliostat.run import check
+from heliostat.train.finish import _split_by
 
 
 def _rows(num_rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -81,3 +83,16 @@ def test_offsets_that_suit_only_siblings_are_left_out() -> None:
     probabilities = scores / scores.sum(1, keepdims=True)
     assert any(fit_decision(probabilities, targets).offsets)
     assert not any(fit_decision(probabilities, targets, groups).offsets)
+
+
+def test_a_decision_is_judged_over_what_the_adapter_keeps_together() -> None:
+    run = check(
+        {
+            "name": "together",
+            "data": {"adapter": {"type": "core.documents", "text": "text"}, "source": "texts.csv"},
+            "encoder": {"type": "core.text", "preset": "tiny"},
+            "head": {"type": "core.masked_lm"},
+        }
+    )
+    assert _split_by(run, [{"text": "a", "document": "1"}, {"text": "b", "document": "2"}]) == ("document",)
+    assert "document" not in _split_by(run, [{"text": "a", "document": "1"}, {"text": "b"}])
