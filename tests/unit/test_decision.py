@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import f1_score, log_loss
 
+from heliostat.data.split import key_fields
+from heliostat.evaluate.evaluation import drawn
 from heliostat.heads.classification import Classification
 from heliostat.heads.decision import fit_decision
 from heliostat.run import check
-from heliostat.train.finish import _split_by
 
 
 def _rows(num_rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -94,5 +95,20 @@ def test_a_decision_is_judged_over_what_the_adapter_keeps_together() -> None:
             "head": {"type": "core.masked_lm"},
         }
     )
-    assert _split_by(run, [{"text": "a", "document": "1"}, {"text": "b", "document": "2"}]) == ("document",)
-    assert "document" not in _split_by(run, [{"text": "a", "document": "1"}, {"text": "b"}])
+    assert key_fields(run, [{"text": "a", "document": "1"}, {"text": "b", "document": "2"}]) == ("document",)
+    assert "document" not in key_fields(run, [{"text": "a", "document": "1"}, {"text": "b"}])
+
+
+def test_what_a_resample_draws_is_said_in_words() -> None:
+    values = {
+        "name": "pages",
+        "data": {"adapter": {"type": "core.columns"}, "source": "texts.csv", "split": {"by": "hash", "key": ["page"]}},
+        "encoder": {"type": "core.text", "preset": "tiny"},
+        "head": {"type": "core.classification", "labels": ["a", "b"]},
+    }
+    rows = [{"text": str(number), "page": number % 3} for number in range(12)]
+    unit, groups = drawn(check(values), rows)
+    assert unit == "the 3 groups of examples with equal page"
+    assert groups is not None
+    assert len(set(groups[::3])) == 1
+    assert drawn(check(values), [{"text": "a"}]) == ("examples", None)
