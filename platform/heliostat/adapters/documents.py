@@ -18,6 +18,9 @@ _SENTENCE_END = re.compile(
 )
 """Behind a full stop and before what is no small letter; behind East Asian ones; at a blank line."""
 
+_EAST_ASIAN = re.compile("[\u2e81-\U0010ffff]")
+"""Signs of scripts without white space, and what stands behind them in Unicode."""
+
 
 class Documents(DataAdapter):
     """Documents for pretraining: each gives texts of up to `max_words`, cut between sentences, with its `document`."""
@@ -77,7 +80,8 @@ def split_sentences(text: str) -> list[str]:
 
 def num_words(text: str) -> int:
     """Words between white space; of a script without it, every two characters count as one."""
-    return max(len(text.split()), sum(ord(sign) > 0x2E80 for sign in text) // 2)
+    words = len(text.split())
+    return words if text.isascii() else max(words, len(_EAST_ASIAN.findall(text)) // 2)
 
 
 def packed(sentences: Sequence[str], max_words: int, cut_at: int | None = None) -> list[str]:
