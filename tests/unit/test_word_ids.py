@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def unigram() -> Any:
     return tokenizer
 
 
-KINDS = {
+KINDS: dict[str, Callable[[], Any]] = {
     "bert": wordpiece,
     "bpe": lambda: train_tokenizer(CORPUS, 500, lower_case=True),
     "bpe, as written": lambda: train_tokenizer(CORPUS, 500, lower_case=False, form="NFC"),

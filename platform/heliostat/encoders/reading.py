@@ -38,7 +38,9 @@ class TextReader:
 
     def __call__(self, texts: Sequence[Text], blank: Blank | None = None) -> list[Tokens]:
         """One for each text or pair, in order. Raises DataError for a text that is no Unicode."""
-        found = list(self._by_words(texts, blank)) if self._words else [None] * len(texts)
+        found: list[Tokens | None] = [None] * len(texts)
+        if self._words:
+            found = list(self._by_words(self._words, texts, blank))
         rest = [place for place, tokens in enumerate(found) if tokens is None]
         if rest:
             encodings = encode_texts(self._tokenizer, [texts[place] for place in rest], blank)
@@ -46,12 +48,11 @@ class TextReader:
                 found[place] = _tokens(encoding, is_pair=not isinstance(texts[place], str))
         return [tokens for tokens in found if tokens is not None]
 
-    def _by_words(self, texts: Sequence[Text], blank: Blank | None) -> Iterator[Tokens | None]:
+    def _by_words(self, words: WordIds, texts: Sequence[Text], blank: Blank | None) -> Iterator[Tokens | None]:
         """What can be put together of words; None for the others."""
         parts = [(text,) if isinstance(text, str) else text for text in texts]
-        assert self._words is not None, "asked for"
         try:
-            ids = iter(self._words([part for each in parts for part in each]))
+            ids = iter(words([part for each in parts for part in each]))
         except (TypeError, UnicodeEncodeError):  # no Unicode: `encode_texts` says where
             yield from [None] * len(texts)
             return
@@ -77,7 +78,7 @@ class _Frame(NamedTuple):
     def of(cls, tokenizer: Tokenizer, count: int) -> _Frame | None:
         """Read off two words and what the tokenizer makes of them; None where they cannot be found in it again."""
         probe = ("a", "b")[:count]
-        whole = tokenizer.encode(*probe)
+        whole = tokenizer.encode("a", "b" if count == 2 else None)
         num_special = tokenizer.num_special_tokens_to_add(count == 2)
         pieces, end = [], 0
         for word in probe:
