@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from heliostat.adapters.documents import Documents, num_words, packed, split_sentences
 from heliostat.component import Row
@@ -119,3 +121,8 @@ def test_a_document_stands_in_one_split_and_none_is_tested_on(tmp_path: Path, mo
     assert [row["reason"] for row in rejected] == ["text: is missing"]
     with pytest.raises(DataError, match="no example falls into valid"):
         prepare(run_on(corpus, split={"valid": 0, "test": 0.3}))
+
+
+@given(text=st.text(st.one_of(st.sampled_from(" \n\u2e80\u2e81。中あ한😀\U0010ffff"), st.characters()), max_size=40))
+def test_words_are_counted_by_spaces_or_by_signs(text: str) -> None:
+    assert num_words(text) == max(len(text.split()), sum(ord(sign) > 0x2E80 for sign in text) // 2)

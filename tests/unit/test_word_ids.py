@@ -100,7 +100,26 @@ def assert_same(reader: TextReader, tokenizer: Any, given: Sequence[Any]) -> Non
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=150, deadline=None)
 @given(given=st.lists(texts, min_size=1, max_size=6))
-@example(given=["", " ", "a", " a", "a ", "a  b", "a \u00a8b", "a\u00a0 b", "a \u0308b", "Σ ΑΣ ΑΣ. ς", "a \x1c b"])
+@example(
+    given=[
+        "",
+        " ",
+        "a",
+        " a",
+        "a ",
+        "a  b",
+        "a \u00a8b",
+        "a\u00a0 b",
+        "a  ",
+        "  a",
+        "a   b",
+        "a     b",
+        "a  \n",
+        "a \u0308b",
+        "Σ ΑΣ ΑΣ. ς",
+        "a \x1c b",
+    ]
+)
 def test_texts_read_as_the_tokenizer_reads_them(kind: str, given: list[str]) -> None:
     assert_same(reader_of(kind), tokenizer_of(kind), given)
 
@@ -118,6 +137,17 @@ def test_most_texts_need_words_alone(kind: str) -> None:
     words = WordIds.of(tokenizer_of(kind))
     assert words is not None
     assert None not in words(CORPUS)
+    assert words(["a  sentence of words with  wide spaces "]) != [None]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_texts_of_new_words_are_read_whole_once_words_are_known(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(word_ids, "_SOME_WORDS", 1)
+    words = WordIds.of(tokenizer_of(kind))
+    assert words is not None
+    assert None not in words(["the dress fits the dress"])
+    assert None not in words(["the dress fits the dress well"])
+    assert words(["这件衣服很合身。颜色也很好看！"]) == [None]
 
 
 @pytest.mark.parametrize("kind", KINDS)

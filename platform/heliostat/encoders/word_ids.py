@@ -25,6 +25,9 @@ _MOST_WORDS = 2**17
 _LONGEST = 40
 """Characters of a word that is worth keeping: longer ones, as sentences of a script without spaces, rarely return."""
 
+_SOME_WORDS = 2000
+"""Words known from which on texts that are mostly new ones, as of a script without spaces, are read whole."""
+
 Ids = bytes | None
 """Ids of a word as 32-bit numbers; None for a word that its neighbours may change."""
 
@@ -54,6 +57,8 @@ class WordIds:
 
         def stands_alone(word: str) -> bool:
             # A space is the beginning of the word behind it, unless there is more white space beside it.
+            if not word or (word.isascii() and word.isprintable()):
+                return True
             read = normal.normalize_str(word) if normal else word
             return bool(read) and read == read.strip()
 
@@ -64,11 +69,15 @@ class WordIds:
 
         Raises TypeError or UnicodeEncodeError for a text that is no Unicode.
         """
+        spaces_count = self._stands_alone is not None
         known = self._known  # never loses a word: a full one is replaced
         found: list[bytearray | None] = []
         later: list[tuple[int, list[str]]] = []
         for place, text in enumerate(texts):
             words = text.split(" ")
+            if spaces_count and _is_spaced_oddly(text):
+                found.append(None)
+                continue
             try:
                 found.append(bytearray().join(map(known.__getitem__, words)))  # type: ignore[arg-type]
             except KeyError:
@@ -77,7 +86,10 @@ class WordIds:
             except TypeError:  # a word that does not stand alone
                 found.append(None)
         if later:
-            new = self._read({word for _, words in later for word in words if word not in known})
+            unknown = {word for _, words in later for word in words if word not in known}
+            if len(known) > _SOME_WORDS and 2 * sum(map(len, unknown)) > sum(len(texts[place]) for place, _ in later):
+                return found
+            new = self._read(unknown)
             for place, words in later:
                 ids = [new[word] if word in new else known[word] for word in words]
                 found[place] = None if None in ids else bytearray().join(ids)  # type: ignore[arg-type]
@@ -87,7 +99,8 @@ class WordIds:
     def _read(self, words: Iterable[str]) -> dict[str, Ids]:
         """What the tokenizer makes of each word."""
         asked = list(words)
-        encodings = self._tokenizer.encode_batch_fast(asked, add_special_tokens=False)
+        gap = "" if self._stands_alone is None else " "  # between two spaces stands one of its own, or nothing
+        encodings = self._tokenizer.encode_batch_fast([word or gap for word in asked], add_special_tokens=False)
         alone = self._stands_alone
         return {
             word: array("i", encoding.ids).tobytes() if alone is None or alone(word) else None
@@ -100,6 +113,11 @@ class WordIds:
             self._known = short
         else:
             self._known.update(short)
+
+
+def _is_spaced_oddly(text: str) -> bool:
+    """Whether spaces stand in it that are neither the beginning of a word nor a single one before that."""
+    return not text or text[0] == " " or "   " in text or text.endswith("  ")
 
 
 def _is_local(described: dict[str, Any]) -> bool:
