@@ -117,8 +117,17 @@ class RawRecord(dict[str, Any]):
         raise AbsentColumn(column)
 
 
+_PLAIN = {str, int, bool, type(None)}
+"""Kinds of values that JSON gives back as they are."""
+
+
 def plain(values: Mapping[str, Any]) -> Row:
     """The same values as JSON gives them back. Raises ValueError or TypeError for one that JSON cannot hold."""
+    if all(type(name) is str and type(value) in _PLAIN for name, value in values.items()):
+        for value in values.values():
+            if type(value) is str and not value.isascii():
+                value.encode("utf-8")  # refuses lone surrogates
+        return dict(values)
     text = json.dumps(dict(values), default=_simple, allow_nan=False, ensure_ascii=False)
     text.encode("utf-8")  # refuses lone surrogates
     row: Row = json.loads(text)

@@ -224,9 +224,11 @@ def _accepted(outcome: Example | Reject) -> Example:
     return outcome
 
 
+_as_json = json.JSONEncoder(ensure_ascii=False).encode  # as `dumps`, which makes an encoder each time
+
+
 def _stored(id: int, example: Example) -> Stored:
-    values, carried = (json.dumps(part, ensure_ascii=False) for part in (example.values, example.carried))
-    return Stored(id, example.place, values, carried)
+    return Stored(id, example.place, _as_json(example.values), _as_json(example.carried))
 
 
 @dataclass(frozen=True)
