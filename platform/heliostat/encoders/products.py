@@ -93,7 +93,9 @@ class _Product(torch.autograd.Function):
             parts = list(torch.split(_gradient(flowing, rows), ctx.sizes))
             parts += torch.split(flowing.sum(0), ctx.sizes) if ctx.has_bias else []
             to_parameters = [
-                part.to(dtype) if is_wanted else None
+                torch.empty(part.shape, dtype=dtype).copy_(part)
+                if is_wanted
+                else None  # as its parameter lies in memory
                 for part, dtype, is_wanted in zip(parts, ctx.dtypes, wanted[2:], strict=True)
             ]
         return to_rows, None, *to_parameters
