@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 
@@ -11,6 +11,18 @@ class Validation(NamedTuple):
 
     step: int
     score: float
+
+
+class Judged(NamedTuple):
+    """A validation as it is told to those who compare trainings."""
+
+    validation: Validation
+    progress: float
+    """Share of the training that is done."""
+    epochs: float
+    """Passes over the train split that are done."""
+    row: Mapping[str, float]
+    """What the journal was told."""
 
 
 class Continue(NamedTuple):
