@@ -14,7 +14,8 @@ from typing import NamedTuple
 from heliostat import checkpoint
 from heliostat.data.prepared import Prepared
 from heliostat.errors import Stopped, TrainError
-from heliostat.run import Run
+from heliostat.lineage import Entry
+from heliostat.run import Run, parent_address
 from heliostat.train.ancestry import ancestors_of, note_ancestors
 from heliostat.train.policy import Continue, Stop
 from heliostat.tune.plan import Plan
@@ -64,6 +65,7 @@ class Driver:
         self.since: dict[int, float] = {}
         """When each trial under way began, less what it had taken before."""
         self.given_up: dict[int, str] = {}
+        self.ancestors: dict[str | None, list[Entry]] = {}
         self.started = time.monotonic()
 
     def drive(self, wishes: list[bool]) -> None:
@@ -123,10 +125,17 @@ class Driver:
         folder = self.folder.run_folder(number)
         if not (folder / "run.json").is_file():
             folder.mkdir(exist_ok=True)
-            note_ancestors(folder, ancestors_of(run))
+            note_ancestors(folder, self._ancestors(run))
             (folder / "run.json").write_text(json.dumps(run.dump(), indent=1, ensure_ascii=False), encoding="utf-8")
         self.since[number] = time.monotonic() - trial.seconds
         self.places.begin(Order(number, run, folder, self.prepared.get(_data_of(run))))
+
+    def _ancestors(self, run: Run) -> list[Entry]:
+        """What the run goes on from; a parent's hashes are computed once a sweep."""
+        address = parent_address(run)
+        if address not in self.ancestors:
+            self.ancestors[address] = ancestors_of(run)
+        return self.ancestors[address]
 
     def _take(self, event: Event) -> None:
         if isinstance(event, Validated):

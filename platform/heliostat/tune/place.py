@@ -49,8 +49,10 @@ def serve(descriptor: int) -> None:
             return  # the driver is gone
         except BaseException as error:
             answer = {"is": "failed", "error": _one_line(error), "trace": traceback.format_exc()}
-        gc.collect()  # a model and its optimiser hold each other
         _send(connection, answer)
+        gc.collect()  # a model and its optimiser hold each other
+        if order["do"] == "rehearse":
+            gc.freeze()  # what was imported stays, and is not looked through after each trial
 
 
 def _train(order: Mapping[str, Any], connection: Connection) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -38,10 +39,11 @@ class Study:
             sampler=_sampler(settings, settings.seed if seed is None else seed),
             pruner=_pruner(settings),
         )
-        self._grid: Iterator[Values] | None = space.points() if settings.search == "grid" else None
+        self._grid = _shuffled(space, settings.seed) if settings.search == "grid" else None
         self._asked: dict[int, optuna.Trial] = {}
         self._proposed: dict[str, optuna.Trial] = {}
         self._seen: set[str] = set()
+        self._told: set[tuple[int, int]] = set()
 
     def propose(self) -> Values | None:
         """The next point; None when there is none that is new."""
@@ -67,7 +69,8 @@ class Study:
     def judge(self, number: int, point: Point) -> Continue | Stop:
         """Whether the trial goes on after a validation."""
         trial, budget = self._asked[number], self.budget(point)
-        if budget not in self._study.trials[trial.number].intermediate_values:  # told before the driver was restarted
+        if (number, budget) not in self._told:  # a trial that goes on in another driver may say it again
+            self._told.add((number, budget))
             trial.report(point.score, budget)
         if self._settings.scheduler == "fifo" or not trial.should_prune():
             return Continue()
@@ -111,6 +114,13 @@ class Study:
         except RunError:
             return False
         return True
+
+
+def _shuffled(space: Space, seed: int) -> Iterator[Values]:
+    """The points of a grid in an order of chance: neighbours one after the other would tell a scheduler little."""
+    points = list(space.points())
+    random.Random(seed).shuffle(points)
+    return iter(points)
 
 
 def _text(values: Values) -> str:
