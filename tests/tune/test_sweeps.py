@@ -79,12 +79,20 @@ def check_what_is_left(sweep: Sweep, toy: dict[str, Any]) -> None:
 
 
 def test_one_error_in_every_first_trial_ends_the_sweep_at_once(toy: dict[str, Any]) -> None:
-    broken = {**toy, "head": {"type": "planted.head", "fault": "raise"}}
     with pytest.raises(TrainError, match="the same error: ValueError: planted"):
-        tune(searched(broken, {"train.lr": "log(1e-4,1e-2)"}, trials=50))
+        tune(searched(toy, {"train.lr": "log(1e-4,1e-2)", "head.fault": "choice(raise)"}, trials=50))
     assert_nobody_left()
     (sweep,) = Path(os.environ["HELIOSTAT_HOME"]).glob("sweeps/*")
     assert 2 <= len(records(sweep)) <= 4
+
+
+def test_a_run_that_cannot_be_built_is_refused_before_a_trial_begins(toy: dict[str, Any]) -> None:
+    broken = {**toy, "head": {"type": "planted.head", "fault": "raise"}}
+    with pytest.raises(TrainError, match=r"a trial cannot be built: ValueError: planted\. See .*trials\.log"):
+        tune(searched(broken, {"train.lr": "log(1e-4,1e-2)"}))
+    assert_nobody_left()
+    (log,) = Path(os.environ["HELIOSTAT_HOME"]).glob("sweeps/*/trials.log")
+    assert "in counts" in log.read_text()
 
 
 def test_most_of_the_trials_that_learn_nothing_end_before_half_their_budget(toy: dict[str, Any]) -> None:

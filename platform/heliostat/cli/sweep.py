@@ -80,6 +80,7 @@ def tell_sweep(
     """Search, with a table that lives; then say what came of it and store the best model."""
     from heliostat.tune import tune
     from heliostat.tune.best import stored, write_best
+    from heliostat.tune.page import write_page
 
     values = None if reference is None else searched_values(reference, settings, trials)
     if reference is None and (settings or trials):
@@ -88,6 +89,7 @@ def tell_sweep(
         sweep = tune(values, resume=resume, watcher=watcher)
     path = write_best(sweep)
     _tell(sweep, path)
+    console.print(f"page      {write_page(sweep)}", soft_wrap=True, highlight=False)
     if store:
         version = stored(sweep)
         console.print(f"stored    {version.name}:{version.version}", highlight=False)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def write_best(sweep: Sweep) -> Path:
     """Write `best.yaml`, the best run with a comment at each searched setting, and `trials.json`, the table."""
-    written = sweep.plan.settings.space or sweep.plan.head.searched
+    written = sweep.plan.written
     ended = sum(trial.has_ended for trial in sweep.trials)
     notes = [
         (place({}, {key: value}), f"searched: {_spelled(written.get(key))}") for key, value in sweep.best.values.items()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from heliostat import checkpoint
+from heliostat.data.key import settings_key
 from heliostat.data.prepared import Prepared
 from heliostat.errors import Stopped, TrainError
 from heliostat.lineage import Entry
@@ -201,5 +202,4 @@ def _ended(trial: Trial, event: Ended, given_up: str | None) -> Trial:
 
 def _data_of(run: Run) -> str:
     """What of a run shapes its data: runs that are alike in it share them."""
-    dumped = run.dump()
-    return json.dumps([dumped["data"], dumped["encoder"], dumped["head"]], sort_keys=True)
+    return json.dumps(settings_key(run), sort_keys=True)

@@ -48,6 +48,7 @@ def serve(descriptor: int) -> None:
         except (BrokenPipeError, EOFError):
             return  # the driver is gone
         except BaseException as error:
+            traceback.print_exc()  # into the log of the sweep
             answer = {"is": "failed", "error": _one_line(error), "trace": traceback.format_exc()}
         _send(connection, answer)
         gc.collect()  # a model and its optimiser hold each other

@@ -44,6 +44,11 @@ class Plan:
         """The head of the run."""
         return find(self.run.head.type, TaskHead)  # type: ignore[type-abstract]
 
+    @property
+    def written(self) -> Mapping[str, Any]:
+        """The space as the run or its head writes it."""
+        return self.settings.space if self.settings.space is not None else self.head.searched
+
     def best(self, values: Values) -> Run:
         """The run of a point as somebody would train it: with its own workers, trackers and validations."""
         return check(place(_without_tune(self.values), values))

@@ -45,6 +45,11 @@ class Study:
         self._seen: set[str] = set()
         self._told: set[tuple[int, int]] = set()
 
+    @property
+    def optuna(self) -> optuna.Study:
+        """What Optuna has of it."""
+        return self._study
+
     def propose(self) -> Values | None:
         """The next point; None when there is none that is new."""
         if self._grid is not None:
