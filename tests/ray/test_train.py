@@ -13,6 +13,7 @@ from heliostat import checkpoint
 from heliostat.errors import TrainError
 from heliostat.run import Run, check
 from heliostat.train.launch import train
+from heliostat.train.worker import share_of_cores
 
 NUM_ROWS = 65
 
@@ -95,6 +96,17 @@ def test_workers_that_can_never_come_are_refused_at_once(
     monkeypatch.setenv("HELIOSTAT_HOME", str(tmp_path))
     with pytest.raises(TrainError, match=r"scaling\.num_workers is 99 and the cluster has 2 CPUs: take 2 workers"):
         train(_run(rows, 99))
+
+
+def test_auto_takes_one_worker_a_machine_of_the_cluster(
+    rows: Path, ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HELIOSTAT_HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    done = train(_run(rows, "auto", max_steps=2))
+    state = json.loads((done.checkpoint / "state" / "trainer.json").read_text(encoding="utf-8"))
+    assert (state["in_effect"]["world_size"], state["in_effect"]["strategy"]) == (1, "ddp")  # alone, but on Ray
+    assert state["in_effect"]["threads_per_worker"] == share_of_cores(1)
 
 
 def test_an_error_of_the_user_on_a_worker_is_not_tried_again(

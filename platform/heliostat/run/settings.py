@@ -129,10 +129,16 @@ class TrainSettings(Settings):
         return self
 
 
-def _workers(data: Any) -> int | tuple[int, int]:
+AUTO: Literal["auto"] = "auto"
+Workers = int | tuple[int, int] | Literal["auto"]
+
+
+def _workers(data: Any) -> Workers:
+    if data == AUTO:
+        return AUTO
     ends = data if isinstance(data, (list, tuple)) and len(data) == 2 else [data]
     if not all(type(end) is int and end >= 1 for end in ends) or list(ends) != sorted(ends):
-        rule = "should be a whole number of 1 or more, or [least, most]; found {found}."
+        rule = "should be a whole number of 1 or more, [least, most], or auto; found {found}."
         raise PydanticCustomError("workers", rule, {"found": repr(data)})
     return ends[0] if len(ends) == 1 else (ends[0], ends[1])
 
@@ -140,8 +146,9 @@ def _workers(data: Any) -> int | tuple[int, int]:
 class ScalingSettings(Settings):
     """How many workers share the work."""
 
-    num_workers: Annotated[int | tuple[int, int], WrapValidator(lambda data, _: _workers(data))] = 1
-    """Workers, or [least, most]: then Ray takes as many as there are and goes on with fewer when some are lost."""
+    num_workers: Annotated[Workers, WrapValidator(lambda data, _: _workers(data))] = AUTO
+    """Workers, or [least, most]: then Ray takes as many as there are and goes on with fewer when some are lost.
+    auto is one a GPU, or one a machine where there are none: its threads share memory, which workers have to copy."""
     strategy: Literal["ddp", "fsdp"] = "ddp"
     """Every worker holds the whole model (ddp), or a shard of its weights, gradients and optimiser (fsdp)."""
     threads_per_worker: Count | None = None
@@ -154,16 +161,21 @@ class ScalingSettings(Settings):
     @property
     def least_workers(self) -> int:
         """Workers without which there is no start."""
-        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[0]
+        return self._ends[0]
 
     @property
     def most_workers(self) -> int:
         """Workers that are taken when they are there."""
-        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[1]
+        return self._ends[1]
+
+    @property
+    def _ends(self) -> tuple[int, int]:
+        asked = self.num_workers
+        return asked if isinstance(asked, tuple) else (1, 1) if asked == AUTO else (asked, asked)
 
     @model_validator(mode="after")
     def _workers_share(self) -> Self:
-        if self.strategy == "fsdp" and self.most_workers == 1:
+        if self.strategy == "fsdp" and self.num_workers != AUTO and self.most_workers == 1:
             rule = "strategy: fsdp has no effect with one worker. Set num_workers to 2 or more, or leave it out."
             raise PydanticCustomError("workers", "{rule}", {"rule": rule})
         return self

@@ -15,6 +15,7 @@ from heliostat.home import home
 from heliostat.run import Run, check, pinned
 from heliostat.train import run_folder, torchrun
 from heliostat.train.ancestry import ancestors_of, note_ancestors
+from heliostat.train.crew import trains_here
 from heliostat.train.full_disk import full_disk_told
 from heliostat.train.lookout import Lookout
 from heliostat.train.mirror import bring
@@ -66,9 +67,10 @@ def train(
 
     `resume` may be an address in a mirror, too: `s3://bucket/prefix/ID` is brought here first.
 
-    One worker trains in this process; several, or a cluster named by `RAY_ADDRESS`, train on Ray; those that torchrun
-    started train with each other. Raises TrainError, DataError, CheckpointError, RunError (a pretrained model that is
-    not there), and after Ctrl-C or SIGTERM Stopped (exit code 130 or 143), with a checkpoint kept.
+    One worker trains in this process; several train on Ray, and so do as many as a cluster named by `RAY_ADDRESS` has
+    room for (`scaling.num_workers: auto`); those that torchrun started train with each other. Raises TrainError,
+    DataError, CheckpointError, RunError (a pretrained model that is not there), and after Ctrl-C or SIGTERM Stopped
+    (exit code 130 or 143), with a checkpoint kept.
     """
     started = time.monotonic()
     watcher = watcher or Watcher()
@@ -160,7 +162,7 @@ def _train_in(group: torchrun.Group, run: Run, prepared: Path, folder: Path, wat
 def _train(run: Run, folder: Path, watcher: Watcher) -> Path:
     prepared = _prepared(run, folder, watcher).folder
     look = Lookout(watcher, folder, timeout_s=run.scaling.timeout_s)
-    if run.scaling.most_workers == 1:
+    if trains_here(run.scaling):
         _train_here(run, prepared, folder, look)
     else:
         from heliostat.ray_session import ray_session

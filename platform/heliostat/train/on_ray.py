@@ -18,7 +18,9 @@ from typing import Any
 
 from heliostat.errors import HeliostatError, Stopped, TrainError
 from heliostat.run import Run
+from heliostat.run.settings import AUTO
 from heliostat.train.beats import Beats, groups, wait_for_silence
+from heliostat.train.crew import workers_on_ray
 from heliostat.train.full_disk import full_disk_told
 from heliostat.train.lookout import Lookout
 from heliostat.train.run_folder import is_asked_to_stop
@@ -60,7 +62,10 @@ def _launch(run: Run, prepared: Path, folder: Path, cpus: float, look: Lookout) 
             train_loop_config={"run": run.dump(), "prepared": str(prepared), "folder": str(folder)},
             torch_config=TorchConfig(timeout_s=math.ceil(run.scaling.timeout_s)),
             scaling_config=ScalingConfig(
-                num_workers=run.scaling.num_workers, resources_per_worker={"CPU": cpus}, use_gpu=_has_gpus(run)
+                num_workers=workers_on_ray(run.scaling),
+                resources_per_worker={"CPU": cpus},
+                use_gpu=_has_gpus(run),
+                placement_strategy="SPREAD" if run.scaling.num_workers == AUTO else "PACK",
             ),
             run_config=RunConfig(
                 name="workers",
