@@ -47,4 +47,4 @@ def _shares(space: Space, points: Sequence[tuple[Trial, Point]]) -> dict[str, fl
     for number, (trial, point) in enumerate(points):
         study.begin(number, dict(trial.values))
         study.end(Trial(number, trial.values, "finished", curve=(point,)))
-    return get_param_importances(study.optuna, evaluator=FanovaImportanceEvaluator(seed=7))
+    return get_param_importances(study.behind, evaluator=FanovaImportanceEvaluator(seed=7))

@@ -46,7 +46,7 @@ class Study:
         self._told: set[tuple[int, int]] = set()
 
     @property
-    def optuna(self) -> optuna.Study:
+    def behind(self) -> optuna.Study:
         """What Optuna has of it."""
         return self._study
 

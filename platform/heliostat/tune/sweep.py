@@ -11,9 +11,9 @@ from heliostat.errors import Stopped, TrainError
 from heliostat.home import home
 from heliostat.train import run_folder
 from heliostat.train.signals import stop_signals
-from heliostat.tune.crew import Crew
 from heliostat.tune.driver import Driver, Sweep
 from heliostat.tune.plan import Plan, planned, with_validations
+from heliostat.tune.pool import Pool
 from heliostat.tune.preflight import check_metric, fitting, places
 from heliostat.tune.records import SweepFolder
 from heliostat.tune.watcher import SweepWatcher
@@ -39,17 +39,17 @@ def tune(values: Mapping[str, Any] | None, *, resume: str | None = None, watcher
     watcher.started(folder.id, folder.folder)
     wishes: list[bool] = []
     with run_folder.locked(folder.folder), stop_signals(lambda: wishes.append(True)) as wish:
-        crew = Crew(min(concurrent, plan.total), threads, folder.folder / "trials.log")
+        pool = Pool(min(concurrent, plan.total), threads, folder.folder / "trials.log")
         try:
-            crew.start()
-            driver = _prepared_driver(plan, folder, crew, watcher)
+            pool.start()
+            driver = _prepared_driver(plan, folder, pool, watcher)
             driver.drive(wishes)
             return driver.result()
         except Stopped as stopped:
             message = f"{stopped} Continue with: heliostat tune --resume {folder.id}"
             raise Stopped(message, exit_code=wish.exit_code) from None
         finally:
-            crew.close()
+            pool.close()
 
 
 def _cores() -> int:
@@ -57,19 +57,19 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _prepared_driver(plan: Plan, folder: SweepFolder, crew: Crew, watcher: SweepWatcher) -> Driver:
+def _prepared_driver(plan: Plan, folder: SweepFolder, pool: Pool, watcher: SweepWatcher) -> Driver:
     """Prepare the data that trials share, and let every place build the run once."""
     import psutil
 
     prepared = _data(plan, folder, watcher)
     plan, epochs = with_validations(plan, prepared)
-    rehearsals = crew.rehearse(plan.run, prepared.folder)
+    rehearsals = pool.rehearse(plan.run, prepared.folder)
     metric = check_metric(plan.run, plan.head.selects, rehearsals[0].scores)
     free_mb = psutil.virtual_memory().available / 1e6 + sum(each.memory_mb for each in rehearsals)
-    crew.size = fitting(crew.size, plan.settings.concurrent is not None, rehearsals, free_mb)
+    pool.size = fitting(pool.size, plan.settings.concurrent is not None, rehearsals, free_mb)
     if any(each.device != "cpu" for each in rehearsals) and plan.settings.concurrent is None:
-        crew.size = 1  # as long as nobody says that several fit on the GPU
-    return Driver(plan, folder, crew, watcher, prepared, metric, epochs)
+        pool.size = 1  # as long as nobody says that several fit on the GPU
+    return Driver(plan, folder, pool, watcher, prepared, metric, epochs)
 
 
 def _data(plan: Plan, folder: SweepFolder, watcher: SweepWatcher) -> Prepared:

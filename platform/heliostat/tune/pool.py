@@ -31,7 +31,7 @@ class _Place:
     """The trial that it works on."""
 
 
-class Crew:
+class Pool:
     """`size` warm processes with `threads` threads each. It implements `trials.Trials`."""
 
     def __init__(self, size: int, threads: int, log: Path) -> None:
