@@ -167,5 +167,6 @@ def test_a_sweep_whose_driver_ended_goes_on_and_keeps_what_was_finished(
         assert trial["state"] == "finished"
         steps = [point["step"] for point in trial["curve"]]
         assert steps == sorted(set(steps))
-        rows = [json.loads(line) for line in (sweep / "trials" / f"{sweep.name}-{path[:4]}" / "metrics.jsonl").open()]
+        journal = sweep / "trials" / f"{sweep.name}-{path[:4]}" / "metrics.jsonl"
+        rows = [json.loads(line) for line in journal.read_text().splitlines()]
         assert [row["step"] for row in rows if "valid/loss" in row] == steps
