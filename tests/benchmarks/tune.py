@@ -15,6 +15,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,8 @@ def turn(case: str, side: str, settings: Settings) -> dict[str, Any]:
         if not curve or score > curve[-1][1]:
             curve.append((seconds, score))
     found = {"curve": curve, "best": curve[-1][1], "validations": len(told), "wall_s": wall_s, "cpu_s": 0.0}
-    if case == "overhead":  # from the first result to the last: start-up of the search itself counts for nobody
-        each_s = (told[-1][0] - told[0][0]) / (len(told) - 1)
+    if case == "overhead":  # from one result to the next: start-up of the search itself counts for nobody
+        each_s = median_of([later - sooner for (sooner, _), (later, _) in pairwise(told)]).value
         found |= {"trial_s": each_s, "bare_s": bare_s, "overhead_s": each_s - bare_s}
     return found
 

@@ -155,6 +155,8 @@ def test_a_plan_takes_the_space_of_the_file_or_of_the_head() -> None:
 def test_a_grid_over_endless_values_is_refused() -> None:
     with pytest.raises(RunError, match=r"train\.lr: has no countable values"):
         planned({**RUN, "tune": {"space": {"train.lr": "log(1e-5,1e-2)"}, "search": "grid"}})
+    with pytest.raises(RunError, match=r"tune\.search: a grid of more than 20,000 points"):
+        planned({**RUN, "tune": {"space": {"train.tokens_per_batch": "int(1000,99000)"}, "search": "grid"}})
 
 
 def test_a_space_that_cannot_be_read_is_a_mistake_of_the_run() -> None:

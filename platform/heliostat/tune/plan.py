@@ -9,12 +9,13 @@ from typing import Any
 
 from heliostat.data.plan import BatchPlan
 from heliostat.data.prepared import Prepared
+from heliostat.errors import Problem, RunError
 from heliostat.plugin import TaskHead
 from heliostat.registry import find
 from heliostat.run import Run, TuneSettings, check, pinned, place
 from heliostat.run.domains import dimension
 from heliostat.train.progress import Timetable
-from heliostat.tune.space import Space, Values
+from heliostat.tune.space import MOST_POINTS, Space, Values
 
 _TRIALS = 32
 
@@ -67,6 +68,9 @@ def planned(values: Mapping[str, Any]) -> Plan:
     space = Space.of(base, [dimension(key, each) for key, each in written.items()])
     if settings.search == "grid":
         space.points()  # raises for endless ones
+        if (size := space.size()) is None or size > MOST_POINTS:
+            rule = f"a grid of more than {MOST_POINTS:,} points is no search. Take tpe, or coarser steps."
+            raise RunError([Problem("tune.search", rule)])
     return Plan(values, check(base), settings, space)
 
 

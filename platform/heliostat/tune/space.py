@@ -19,6 +19,8 @@ from heliostat.tune.varies import why_not
 Values = dict[str, Any]
 """Dotted key -> the value that a trial has there; a key whose condition does not hold is absent."""
 
+MOST_POINTS = 20_000
+"""Points of a grid, and of a conditional space that are counted one by one."""
 _TRIED = 64
 """Points drawn at random that must make whole runs before a sweep starts."""
 
@@ -68,10 +70,15 @@ class Space:
         return self._below({}, self.dimensions)
 
     def size(self) -> int | None:
-        """How many points there are, counted up to a million; None where a setting has endless values."""
-        if any(each.domain.size() is None for each in self.dimensions):
+        """How many points there are; None where a setting has endless values, or conditions make too many to count."""
+        sizes = [each.domain.size() for each in self.dimensions]
+        known = [size for size in sizes if size is not None]
+        if len(known) < len(sizes):
             return None
-        return sum(1 for _ in islice(self.points(), 1_000_000))
+        if not any(each.condition for each in self.dimensions):
+            return math.prod(known)
+        counted = sum(1 for _ in islice(self.points(), MOST_POINTS))
+        return counted if counted < MOST_POINTS else None
 
     def default(self, run: Run) -> Values | None:
         """The point at which `run` itself lies; None where it lies outside."""
