@@ -114,6 +114,19 @@ def test_a_score_that_nobody_reports_is_refused_before_a_trial_begins(toy: dict[
     assert not list(Path(os.environ["HELIOSTAT_HOME"]).glob("sweeps/*/trials/*.json"))
 
 
+def test_when_the_time_is_over_no_trial_begins_and_those_under_way_end(toy: dict[str, Any]) -> None:
+    long = {**toy, "train": {**toy["train"], "epochs": 300}}
+    sweep = tune(searched(long, {"train.lr": "log(1e-4,1e-2)"}, time_s=2.0, validations=600))
+    assert_nobody_left()
+    assert len(sweep.trials) < 32
+    kept = sweep.checkpoint.parent
+    assert sweep.checkpoint == checkpoint.step_folder(kept, sweep.best.best.step if sweep.best.best else 0)
+    assert checkpoint.newest(kept) == checkpoint.step_folder(kept, sweep.best.curve[-1].step)
+    late = [trial for trial in sweep.trials if "time of 2 s is over" in trial.reason]
+    assert late
+    assert all(trial.state == "stopped" and trial.curve[-1].progress < 1 for trial in late)
+
+
 def start(values: dict[str, Any], tmp_path: Path, *args: str) -> subprocess.Popen[bytes]:
     file = tmp_path / "run.yaml"
     file.write_text(json.dumps(values))

@@ -102,11 +102,10 @@ def _train_from(
         if validates and not trainee.aside:
             judged = trainee.validate(after, timetable)
             history = [*history, judged.validation]
-            decision = trainee.worker.judge(judged)
-            # Of a training that others have given up nothing more is kept.
-            if isinstance(decision, Continue) or after.step == timetable.num_steps:
+            asked = trainee.worker.judge(judged)
+            if isinstance(asked, Continue) or asked.is_kept:
                 trainee.save(after, history)
-                decision = after_validation(history, settings.patience)
+            decision = after_validation(history, settings.patience) if isinstance(asked, Continue) else asked
             if isinstance(decision, Stop):
                 return decision.reason, history
         elif validates or stop or timetable.checkpoints(after):

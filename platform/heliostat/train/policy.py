@@ -33,6 +33,8 @@ class Stop(NamedTuple):
     """End the training."""
 
     reason: str
+    is_kept: bool = True
+    """Whether the weights as they are get a checkpoint first; False for a training that others have given up."""
 
 
 class LeaveOut(NamedTuple):

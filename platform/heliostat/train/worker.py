@@ -65,7 +65,7 @@ class Worker(ABC):
     def judge(self, judged: Judged) -> Continue | Stop:
         """What others say of a validation, as a sweep that stops its weaker trials; nobody has a say here.
 
-        Every worker asks and gets the same answer. After the last update the answer changes nothing.
+        Every worker asks, after the last update too, and gets the same answer.
         """
         return Continue()
 

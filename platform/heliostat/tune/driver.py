@@ -74,6 +74,8 @@ class Driver:
         for trial in self.trials.values():
             self.study.replay(trial)
         while True:
+            if wishes:
+                raise Stopped(f"stopped with {self._ended()} of {self.plan.total} trials done; they are kept.")
             while self.places.free and (number := self._next()) is not None:
                 self._begin(number)
             if not self.since:
@@ -81,8 +83,6 @@ class Driver:
             for event in self.places.events(0.2):
                 self._take(event)
             self.watcher.update(self.view())
-            if wishes:
-                raise Stopped(f"stopped with {self._ended()} of {self.plan.total} trials done; they are kept.")
 
     def view(self) -> View:
         """The sweep as it stands."""
@@ -97,9 +97,13 @@ class Driver:
         if best is None or best.best is None:
             errors = {trial.reason for trial in self.trials.values() if trial.state == "failed"}
             raise TrainError(f"no trial came to a validation: {'; '.join(sorted(errors)[:3]) or 'none began'}.")
-        found = checkpoint.step_folder(self.folder.run_folder(best.number) / "checkpoints", best.best.step)
-        if not found.is_dir():
-            raise TrainError(f"trial {best.number} is the best and has no checkpoint: each was stopped too early.")
+        kept = self.folder.run_folder(best.number) / "checkpoints"
+        found = checkpoint.step_folder(kept, best.best.step)
+        if not found.is_dir():  # its best validation was the one after which it was given up
+            earlier = checkpoint.newest(kept)
+            if earlier is None:
+                raise TrainError(f"trial {best.number} is the best and was stopped before its first checkpoint.")
+            found = earlier
         prepared = self.prepared[_data_of(self.plan.space.run(best.values))]
         trials = tuple(self.trials.values())
         return Sweep(self.folder.id, self.folder.folder, self.plan, self.metric, trials, best, found, prepared)

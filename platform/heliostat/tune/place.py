@@ -30,8 +30,8 @@ class TrialWorker(LocalWorker):
     def judge(self, judged: Judged) -> Continue | Stop:
         """Ask the driver, and wait for its answer."""
         _send(self.connection, {"is": "validated", **_point(judged), "row": dict(judged.row)})
-        reason = json.loads(self.connection.recv_bytes())["stop"]
-        return Continue() if reason is None else Stop(reason)
+        answer = json.loads(self.connection.recv_bytes())
+        return Stop(**answer) if answer else Continue()
 
 
 def serve(descriptor: int) -> None:

@@ -79,7 +79,7 @@ class Study:
             trial.report(point.score, budget)
         if self._settings.scheduler == "fifo" or not trial.should_prune():
             return Continue()
-        return Stop(f"{self._settings.scheduler}: others did better after {point.epochs:.3g} epochs")
+        return Stop(f"{self._settings.scheduler}: others did better after {point.epochs:.3g} epochs", is_kept=False)
 
     def end(self, trial: Trial) -> None:
         """The trial has ended: the next points are chosen by what came of it."""

@@ -94,4 +94,4 @@ class Trials(Protocol):
 
 def told(decision: Continue | Stop) -> dict[str, Any]:
     """A decision as a message."""
-    return {"stop": decision.reason if isinstance(decision, Stop) else None}
+    return decision._asdict() if isinstance(decision, Stop) else {}
