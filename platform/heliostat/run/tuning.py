@@ -37,7 +37,7 @@ class TuneSettings(Settings):
     concurrent: Count | None = None
     """Trials at a time; None takes one for each share of `scaling.threads_per_worker` cores, as far as memory goes."""
     time_s: Positive | None = None
-    """Seconds after which no trial begins, and those under way end at their next validation."""
+    """Seconds of one driver after which no trial begins, and those under way end at their next validation."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 7
     """Of the search; each trial has the run's own `train.seed`."""
 
