@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+
+from heliostat.forks import expect_workers, fork_server
 
 
 @contextmanager
@@ -25,7 +28,9 @@ def ray_session(log: Path) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Ray runs workers at nice 15: any other program would starve a training, or the deployment behind a page.
     os.environ.setdefault("RAY_worker_niceness", "0")
-    with stderr_to(log):
+    with stderr_to(log), fork_server(log) as is_forking:
+        if is_forking:  # no workers before they are wanted: two processors have enough to do then
+            os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
         try:
             with _own_signals():
                 ray.init(
@@ -35,9 +40,18 @@ def ray_session(log: Path) -> Iterator[None]:
                     include_dashboard=None if os.environ.get("RAY_ADDRESS") else False,
                 )
             _close_token()
+            expect_workers()
             yield
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def coming_session(log: Path) -> Iterator[None]:
+    """Within it a `ray_session` will be entered: what its workers need is imported already, in another process."""
+    ray = sys.modules.get("ray")
+    with nullcontext() if ray and ray.is_initialized() else fork_server(log):
+        yield
 
 
 def _close_token() -> None:

@@ -43,7 +43,7 @@ def run_of(settings: Settings) -> Any:
     return loaded(
         "sentiment/pretrained",
         [*encoder, f"train.checkpoint_every={settings['every']}", "train.ema=null", "train.epochs=50"],
-        **{"data.limit": 1500, "train.tokens_per_batch": settings["tokens"]},
+        **{"data.limit": 1500, "train.tokens_per_batch": settings["tokens"], "scaling.num_workers": 2},
     )
 
 

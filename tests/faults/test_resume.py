@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -83,6 +84,19 @@ def num_steps(home: Path, unbroken: dict[str, str]) -> int:
     return int(json.loads((home / "runs" / "unbroken" / "outcome.json").read_text())["step"])
 
 
+def _workers_not_among(family: list[psutil.Process], driver: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """The workers that took over, as soon as they are there."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        new = [each for each in psutil.Process(driver.pid).children(recursive=True) if each not in family]
+        with suppress(psutil.NoSuchProcess):
+            found = [each for each in new if "TrainWorker" in " ".join(each.cmdline())]
+            if len(found) >= 2:
+                return found
+        time.sleep(0.02)
+    raise AssertionError("no workers took over")
+
+
 def test_killed_worker(home: Path, unbroken: dict[str, str], num_steps: int, dice: random.Random) -> None:
     driver = _start(home, *RUN, "--run-id", "worker-killed")
     _wait_for_step(driver, home, "worker-killed", dice.randint(4, num_steps // 2))
@@ -90,6 +104,8 @@ def test_killed_worker(home: Path, unbroken: dict[str, str], num_steps: int, dic
     workers = [process for process in family if "TrainWorker" in " ".join(process.cmdline())]
     assert len(workers) >= 2, [process.cmdline() for process in family]
     dice.choice(workers).send_signal(signal.SIGKILL)
+    fresh = _workers_not_among(family, driver)
+    assert {worker.ppid() for worker in fresh} <= {process.pid for process in family}, "they import what was there"
     _finish(driver, home)
     assert _weights(home, "worker-killed") == unbroken
     assert _alive(family) == []

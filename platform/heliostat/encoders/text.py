@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-import numpy as np
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
@@ -15,6 +14,7 @@ from heliostat.component import LATER_ONCE_SET, Row, Settings
 from heliostat.encoders.adapter import ADAPTER, AdapterSettings
 from heliostat.encoders.presets import PRESETS, Architecture, SpecialIds, bert_config
 from heliostat.encoders.pretrained import WEIGHTS, TextFiles, fetch_files, folder_fingerprint
+from heliostat.encoders.reading import TextReader
 from heliostat.encoders.tokenizer import (
     CLS,
     PAD,
@@ -22,9 +22,7 @@ from heliostat.encoders.tokenizer import (
     SPECIAL,
     Blank,
     TextVocabulary,
-    encode_texts,
     read_tokenizer,
-    second_start,
     tokenizer_config,
     train_tokenizer,
 )
@@ -111,6 +109,7 @@ class TextEncoder(Encoder):
         """Texts that this encoder has cut at `max_tokens` so far."""
         self._files: TextFiles | None = None
         self._tokenizer: Tokenizer | None = None
+        self._read: TextReader
         self._weights_follow = False
         self._base: Base | None = None
 
@@ -148,6 +147,7 @@ class TextEncoder(Encoder):
     def _take(self, files: TextFiles) -> None:
         self._files = files
         self._tokenizer = read_tokenizer(files.tokenizer, self.config.max_tokens)
+        self._read = TextReader(self._tokenizer)
 
     def _fitted(self) -> tuple[TextFiles, Tokenizer]:
         if self._files is None or self._tokenizer is None:
@@ -177,16 +177,16 @@ class TextEncoder(Encoder):
 
         Raises DataError for an example without such a text.
         """
-        _, tokenizer = self._fitted()
+        self._fitted()
         texts = [parts if len(parts) > 1 else parts[0] for parts in map(self._parts, examples)]
-        encodings = encode_texts(tokenizer, texts, self._blank())
-        self.truncated += sum(bool(encoding.overflowing) for encoding in encodings)
-        if not all(encoding.ids for encoding in encodings):
+        read = self._read(texts, self._blank())
+        self.truncated += sum(tokens.is_cut for tokens in read)
+        if not all(len(tokens.ids) for tokens in read):
             raise DataError(f"an example has no token in {' and '.join(self.config.fields)}.")
-        rows: list[dict[str, Any]] = [{"input_ids": np.array(encoding.ids, dtype=np.int32)} for encoding in encodings]
+        rows: list[dict[str, Any]] = [{"input_ids": tokens.ids} for tokens in read]
         if len(self.config.fields) > 1:
-            for row, encoding in zip(rows, encodings, strict=True):
-                row[PAIR_START] = second_start(encoding)
+            for row, tokens in zip(rows, read, strict=True):
+                row[PAIR_START] = tokens.second
         return list(rows)
 
     def _parts(self, example: Row) -> tuple[str, ...]:

@@ -160,14 +160,16 @@ def _train_in(group: torchrun.Group, run: Run, prepared: Path, folder: Path, wat
 
 
 def _train(run: Run, folder: Path, watcher: Watcher) -> Path:
-    prepared = _prepared(run, folder, watcher).folder
     look = Lookout(watcher, folder, timeout_s=run.scaling.timeout_s)
     if trains_here(run.scaling):
+        prepared = _prepared(run, folder, watcher).folder
         _train_here(run, prepared, folder, look)
-    else:
-        from heliostat.ray_session import ray_session
-        from heliostat.train.on_ray import train_on_ray
+        return prepared
+    from heliostat.ray_session import coming_session, ray_session
+    from heliostat.train.on_ray import train_on_ray
 
+    with coming_session(folder / "ray.log"):  # what workers need is imported while the data are looked at
+        prepared = _prepared(run, folder, watcher).folder
         with ray_session(folder / "ray.log"):
             train_on_ray(run, prepared, folder, look)
     return prepared

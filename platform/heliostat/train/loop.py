@@ -17,6 +17,7 @@ from heliostat.data.plan import Rows
 from heliostat.data.prepared import Prepared
 from heliostat.errors import Stopped, TrainError
 from heliostat.run import Run
+from heliostat.train.memory import keep_memory
 from heliostat.train.policy import Continue, LeaveOut, RollBack, Stop, Validation, after_nan, after_validation, best
 from heliostat.train.progress import START, Position, Timetable
 from heliostat.train.schedule import lr_at
@@ -43,6 +44,7 @@ def fit(run: Run, prepared: Prepared, worker: Worker, folder: Path) -> Outcome:
     the loss is not finite or workers have drifted apart.
     """
     started = time.monotonic()
+    keep_memory()
     trainee = Trainee.build(run, prepared, worker, folder)
     try:
         reason, history = _train(trainee)
