@@ -57,6 +57,7 @@ def test_planted_trials_fail_and_the_others_go_on(toy: dict[str, Any], grid: dic
         else:
             assert trial.curve[-1].progress == 1.0
     assert sweep.trials[0].is_default
+    assert tune(None, resume=sweep.id)._replace(plan=sweep.plan) == sweep  # nothing is left to do, and nothing changes
     left_over = list((sweep.folder / "trials").glob("*/checkpoints"))
     assert left_over == [sweep.checkpoint.parent]
     check_what_is_left(sweep, toy)

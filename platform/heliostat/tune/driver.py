@@ -104,9 +104,15 @@ class Driver:
             if earlier is None:
                 raise TrainError(f"trial {best.number} is the best and was stopped before its first checkpoint.")
             found = earlier
-        prepared = self.prepared[_data_of(self.plan.space.run(best.values))]
+        prepared = self._prepared(self.plan.space.run(best.values))
         trials = tuple(self.trials.values())
         return Sweep(self.folder.id, self.folder.folder, self.plan, self.metric, trials, best, found, prepared)
+
+    def _prepared(self, run: Run) -> Path:
+        """The data of a trial, which an earlier driver may have seen to its end."""
+        from heliostat.ingest import prepare
+
+        return self.prepared.get(_data_of(run)) or prepare(run).folder
 
     def _next(self) -> int | None:
         """The number of the next trial, its record written; None when there is none."""
