@@ -31,7 +31,7 @@ MAX_CANDIDATES = 16
 _CHUNK_CHARS = 1 << 16
 """Characters that are signed at once: what their hashes take stays in a core's cache."""
 _CHUNK_TEXTS = 2048
-_MOST_SETS = 512
+_MOST_SETS = 64
 _SHOWN = 20
 
 _DRAWS = np.random.Generator(np.random.PCG64(20)).integers(1, 2**63, size=(_BANDS * _ROWS, 2), dtype=np.uint64)
