@@ -98,6 +98,17 @@ def test_no_fork_from_a_process_with_threads(ask: Callable[..., dict[str, Any]],
             assert not ask({})["has_colorsys"]
 
 
+def test_no_forks_that_would_draw_the_same_names(ask: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    (tmp_path / "drawing.py").write_text("import colorsys, ray\nray.ObjectRef.from_random()\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+        with fork_server(tmp_path / "log", [], ["drawing"]):
+            assert not ask({})["has_colorsys"]
+        with fork_server(tmp_path / "log", ["drawing"], []):
+            assert not ask({})["has_colorsys"]
+    assert (tmp_path / "log").read_text(encoding="utf-8").count("no forks of Ray's workers") == 2
+
+
 def test_a_dead_server_is_missed_by_nobody(ask: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     with fork_server(tmp_path / "log", ["colorsys"], []):
         assert ask({})["has_colorsys"]
@@ -142,11 +153,14 @@ def test_actors_and_tasks_of_a_session_are_forks(tmp_path: Path) -> None:
         import ray
 
         class Facts:
-            def facts(self) -> tuple[int, int, bool, float, str | None]:
+            def facts(self) -> tuple[int, int, bool, tuple[str, float, float], str | None]:
+                import random
+
                 import numpy
 
                 is_there = "torch" in sys.modules and "transformers" in sys.modules
-                return os.getpid(), os.getppid(), is_there, float(numpy.random.random()), os.environ.get("GIVEN")
+                drawn = (ray.ObjectRef.from_random().hex(), random.random(), float(numpy.random.random()))
+                return os.getpid(), os.getppid(), is_there, drawn, os.environ.get("GIVEN")
 
         Actor: Any = ray.remote(num_cpus=0)(Facts)
         plain = [Actor.remote() for _ in range(2)]
@@ -157,7 +171,7 @@ def test_actors_and_tasks_of_a_session_are_forks(tmp_path: Path) -> None:
         assert {pid for pid, *_ in found} < {each.pid for each in family}
         assert len({parent for _, parent, *_ in found}) == 1
         assert all(is_there for _, _, is_there, *_ in found)
-        assert len({drawn for *_, drawn, _ in found}) == 3
+        assert [len(set(each)) for each in zip(*(drawn for *_, drawn, _ in found), strict=True)] == [3, 3, 3]
         assert [variable for *_, variable in found] == [None, None, "x"]
         os.kill(found[0][0], signal.SIGKILL)
         server.kill()

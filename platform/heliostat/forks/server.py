@@ -18,8 +18,10 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from heliostat.forks.worker import Order, become
@@ -153,17 +155,18 @@ class First:
 
 
 class Second:
-    """Forks workers."""
+    """Forks workers, if what was imported allows it."""
 
     def __init__(self, source: socket.socket, life: int) -> None:
         self.server = Server(source, life, self.fork_worker, _GRACE_S[1])
+        self.can_fork = draws_differ()
 
     def fork_worker(self, connection: socket.socket) -> Order | None:
         """Not None in the fork: what it is to be."""
         order = _read(connection)
         if order is None:
             return None
-        is_whole = can_be_forked()
+        is_whole = self.can_fork and can_be_forked()
         if is_whole and self.server.fork():
             return order
         for stream in order.streams:
@@ -180,6 +183,29 @@ def can_be_forked() -> bool:
     """
     has_cuda = "/libcuda.so" in Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
     return not has_cuda and len(list(Path("/proc/self/task").iterdir())) == 1
+
+
+def draws_differ() -> bool:
+    """Whether forks draw other random names than each other.
+
+    Ray's library seeds its generator at the first draw: after one, forks would give the same names to their objects.
+    """
+    if "ray" not in sys.modules:
+        return True
+    names = []
+    for _ in range(2):
+        reads, writes = os.pipe()
+        child = os.fork()
+        if not child:
+            os.write(writes, sys.modules["ray"].ObjectRef.from_random().binary())
+            os._exit(0)
+        os.close(writes)
+        names.append(os.read(reads, 1024))
+        os.close(reads)
+        os.waitpid(child, 0)
+    if names[0] == names[1]:
+        print("no forks of Ray's workers: what was imported ahead has drawn of Ray's random names", file=sys.stderr)
+    return names[0] != names[1]
 
 
 def _read(connection: socket.socket) -> Order | None:
@@ -204,6 +230,20 @@ def _is_gone(connection: socket.socket) -> bool:
         return False
 
 
+@contextmanager
+def named_by_the_system() -> Iterator[None]:
+    """Ray names each class of actors when it is defined; here with a number that leaves Ray's generator untouched."""
+    import ray.actor
+
+    actor: Any = ray.actor
+    kind = actor.ActorClassID
+    actor.ActorClassID = SimpleNamespace(from_random=lambda: kind(os.urandom(kind.size())))
+    try:
+        yield
+    finally:
+        actor.ActorClassID = kind
+
+
 def import_ahead(modules: Sequence[str]) -> None:
     """Import what there is of them, for all forks."""
     for name in modules:
@@ -219,11 +259,14 @@ def main(listener: str, life: str, folder: str, modules: Sequence[str]) -> None:
     """Import, then serve; in a fork, be what was asked for."""
     split = modules.index("--")
     import_ahead(modules[:split])
+    if "ray" in sys.modules:
+        sys.exit("no forks of Ray's workers: Ray was imported before it was known which one they belong to")
     found = First(socket.socket(fileno=int(listener)), int(life)).server.serve()
     if found:
         key, handed = found
         os.environ["RAY_JOB_ID"], os.environ["RAY_RAYLET_PID"] = key.decode().split()
-        import_ahead(modules[split + 1 :])
+        with named_by_the_system() if modules[split + 1 :] else nullcontext():
+            import_ahead(modules[split + 1 :])
         order = Second(handed, int(life)).server.serve()
         if order:
             os.close(int(life))
