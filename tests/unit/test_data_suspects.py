@@ -105,9 +105,8 @@ def test_the_real_column_that_leaks_is_named_and_those_known_in_time_are_not() -
     path = Path(__file__).parents[2] / "plugins/finance/heliostat_finance/data/loans.parquet"
     loans = pd.read_parquet(path, columns=[*RealLoan.model_fields, "MIS_Status"]).astype(object)
     loans = loans.where(loans.notna(), None)
-    rows: list[Row] = [
-        {**row, "label": "yes" if row["MIS_Status"] == "CHGOFF" else "no"} for row in loans.to_dict("records")
-    ]
+    records: Any = loans.to_dict("records")
+    rows: list[Row] = [{**row, "label": "yes" if row["MIS_Status"] == "CHGOFF" else "no"} for row in records]
     assert [each.field for each in suspects(rows, RealRisk())] == ["Term"]
 
 
