@@ -26,6 +26,15 @@ Row = dict[str, Any]
 Column = Annotated[str, Field(min_length=1), "column"]
 """A setting that names a column of the source; a name that is missing there is answered with a guess."""
 
+LATER = "later"
+"""Beside the type of a setting, in its `Annotated`: it shapes training or answers, and nothing that is prepared.
+
+Runs that differ in such settings alone share their prepared data: nothing that `fit`, `encode` or `read` does may
+depend on one, and `load` must leave to the run what it says.
+"""
+LATER_ONCE_SET = "later once set"
+"""The same of a setting that may be None, where what is fitted says what None stands for."""
+
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 
 
@@ -156,14 +165,26 @@ class Component:
     def columns(self) -> dict[str, str]:
         """The settings that name columns of the source, with the names they hold."""
         fields = type(self.config).model_fields.items()
-        named = {key: getattr(self.config, key) for key, field in fields if _names_column(field)}
+        named = {key: getattr(self.config, key) for key, field in fields if _is_marked(field, "column")}
         return {key: column for key, column in named.items() if column is not None}
 
 
-def _names_column(field: FieldInfo) -> bool:
-    """Whether a setting is a `Column`, or a `Column | None`, whose mark stands inside the union."""
+def shaping(settings: Settings) -> dict[str, Any]:
+    """The plain values of a component's settings without those that are LATER: what prepared data depend on."""
+    values = settings.model_dump(mode="json")
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if _is_marked(field, LATER) or (value is not None and _is_marked(field, LATER_ONCE_SET)):
+            del values[name]
+        elif isinstance(value, Settings):
+            values[name] = shaping(value)
+    return values
+
+
+def _is_marked(field: FieldInfo, mark: str) -> bool:
+    """Whether a mark stands beside a setting's type, or inside its union with None."""
     options = (field, *get_args(field.annotation))
-    return any("column" in getattr(option, name, ()) for option in options for name in ("metadata", "__metadata__"))
+    return any(mark in getattr(option, name, ()) for option in options for name in ("metadata", "__metadata__"))
 
 
 class Fitted(Component):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from heliostat.batch import Batch
 from heliostat.component import Row
 from heliostat.encoders.dropout import cheapen_dropout
+from heliostat.encoders.products import cheapen_products
 from heliostat.errors import HeliostatError
 from heliostat.plugin import Encoder, EncoderModule, HeadModule, MeasuringModule, StreamingModule, TaskHead
 
@@ -64,6 +65,7 @@ def build_model(encoder: Encoder, head: TaskHead) -> Model:
     """A fresh model from fitted components."""
     model = Model(encoder.module(), head.module(encoder.spec()))
     cheapen_dropout(model)
+    cheapen_products(model)
     return model
 
 

@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -32,6 +32,7 @@ from heliostat.features import (
     TokenFeatures,
     Vocabulary,
 )  # fmt: skip
+from heliostat.modules import EncoderModule, HeadModule, MeasuringModule, StreamingModule
 from heliostat.records import Demo, Record
 from heliostat.registry import Registry
 from heliostat.scoring import Chart, Metric, Tally
@@ -81,14 +82,6 @@ class DataAdapter(Component):
         and a ValueError or TypeError as a bad record.
         """
         raise NotImplementedError
-
-
-class EncoderModule(Protocol):
-    """What an encoder's `module` returns: an `nn.Module` from a batch to features."""
-
-    def __call__(self, batch: Batch) -> Features:
-        """The features of a batch."""
-        ...
 
 
 class Encoder(Fitted):
@@ -143,39 +136,6 @@ class Encoder(Fitted):
         module.load_state_dict(load_file(folder / "model.safetensors"))
 
 
-class HeadModule(Protocol):
-    """What a head's `module` returns: an `nn.Module` with a loss and an answer."""
-
-    def loss(self, features: Any, batch: Batch) -> dict[str, Tensor]:
-        """The *sum* of each loss term over the batch, as scalars; its counts come from `TaskHead.counts`."""
-        ...
-
-    def predict(self, features: Any, batch: Batch) -> list[Row]:
-        """One plain row an example, with the fields of `TaskHead.gives`. The batch holds no targets here."""
-        ...
-
-
-@runtime_checkable
-class MeasuringModule(Protocol):
-    """What a head's `module` may offer where answers say too little for scores, as of a language model."""
-
-    def measure(self, features: Any, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What `loss` gives, and from the same pass the sums that `TaskHead.scores` reads."""
-        ...
-
-
-@runtime_checkable
-class StreamingModule(Protocol):
-    """What the `module` of a head that `streams` offers beside `predict`: an answer while it is being written."""
-
-    def stream(self, features: Any, batch: Batch) -> Iterator[str | Row]:
-        """Pieces of the text that answers the only example of `batch`, one a step of the search; last the whole row.
-
-        The pieces, joined, are the text that the row holds.
-        """
-        ...
-
-
 class TaskHead(Fitted):
     """The task of a domain: its records, its targets, its losses, its predictions and its metrics."""
 
@@ -197,6 +157,13 @@ class TaskHead(Fitted):
     """The page of `heliostat demo`; None takes the one generated from `takes` and `gives`."""
     selects: ClassVar[str] = "loss"
     """The validation score by which the best checkpoint is chosen: a key of `scores`, or `loss`."""
+    searched: ClassVar[Mapping[str, Any]] = {
+        "train.lr": "log(1e-5,3e-3)",
+        "train.tokens_per_batch": "choice(2048,4096,8192,16384)",
+        "train.warmup": "uniform(0,0.3)",
+        "train.weight_decay": "log(1e-3,0.3)",
+    }
+    """What `heliostat tune` searches where nobody says so: dotted keys of the run, and what each may take."""
     notice: ClassVar[str] = ""
     """A sentence that every page and card of the model carries, as `Not for clinical decisions.`"""
     batch_dependent: ClassVar[bool] = False

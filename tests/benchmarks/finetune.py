@@ -3,7 +3,7 @@
 `same` and `base-same` give both sides the same minibatches in the same order, the same first weights and no dropout, so
 that their losses can be compared step by step; the Trainer has its defaults (fp32, padded to the longest). `epochs` and
 `base-epochs` train the same epochs with dropout, the Trainer with bf16 and reviews of like length together, and compare
-the loss on reviews that neither has seen. Ours is `heliostat train` as a user starts it: two workers of Ray.
+the loss on reviews that neither has seen. Ours is what `heliostat train` does as a user starts it.
 """
 
 from __future__ import annotations

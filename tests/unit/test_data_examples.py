@@ -159,6 +159,13 @@ def test_ids_are_unique_reproducible_and_count_repeats() -> None:
     assert all(0 <= id < 2**64 for id in ids)
 
 
+def test_ids_of_many_examples_and_their_repeats_stay_unique() -> None:
+    identify = Identities()
+    ids = [identify({"number": number % 15_000}) for number in range(20_000)]
+    assert len(set(ids)) == 20_000
+    assert identify.num_repeated == 5_000
+
+
 def test_plain_values() -> None:
     row = {"a": np.int64(3), "b": np.array([1.5]), "c": Decimal("2.5"), "d": date(2020, 1, 2), "e": (1, 2)}
     assert plain(row) == {"a": 3, "b": [1.5], "c": 2.5, "d": "2020-01-02", "e": [1, 2]}

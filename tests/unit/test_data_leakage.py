@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
+from heliostat.data import leakage as leaks
 from heliostat.data.leakage import leakage, signatures
 
 WORDS = [
@@ -34,6 +36,33 @@ def test_short_and_empty_texts() -> None:
     found = leakage({"train": [(1, "ok"), (2, "")], "valid": [], "test": [(3, "OK"), (4, "no"), (5, "")]})
     assert (found["test/train"]["exact"], found["test/train"]["near"]) == (2, 0)
     assert found["valid/train"]["checked"] == 0
+
+
+class Anew:
+    """Texts that are made each time they are read."""
+
+    def __init__(self, count: int, changed: str = "") -> None:
+        self.count, self.changed = count, changed
+
+    def __iter__(self) -> Iterator[tuple[int, str]]:
+        draw = random.Random(3)
+        letters = "abcdefghijklmnopqrstuvwxyz"
+        return ((number, "".join(draw.choices(letters, k=200)) + self.changed) for number in range(self.count))
+
+
+def test_texts_that_are_never_held_are_found_wherever_they_stand() -> None:
+    count = 2 * leaks._CHUNK_TEXTS + 50
+    found = leakage({"train": Anew(count), "valid": Anew(3), "test": Anew(count, " indeed")})
+    assert (found["test/train"]["checked"], found["test/train"]["exact"]) == (count, 0)
+    assert found["test/train"]["near"] > 0.99 * count
+    assert found["test/train"]["pairs"] == [[number, number] for number in range(20)]
+    assert found["valid/train"]["exact"] == 3
+
+
+def test_rows_are_compared_whole_alone() -> None:
+    train = [(number, f"{number} and the same for all of them, all of them") for number in range(50)]
+    found = leakage({"train": train, "valid": [], "test": [*train[:2], (99, train[3][1] + "!")]}, near=False)
+    assert (found["test/train"]["exact"], found["test/train"]["near"]) == (2, 0)
 
 
 def test_signature_of_a_text_does_not_depend_on_its_neighbours() -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from heliostat.component import Row
-from heliostat.data.suspects import suspects
+from heliostat.data.suspects import enough, suspects
 from heliostat.heads.regression import Regression
 from heliostat.heads.risk import Risk
 from heliostat.plugin import Record
@@ -105,5 +105,22 @@ def test_the_real_column_that_leaks_is_named_and_those_known_in_time_are_not() -
     path = Path(__file__).parents[2] / "plugins/finance/heliostat_finance/data/loans.parquet"
     loans = pd.read_parquet(path, columns=[*RealLoan.model_fields, "MIS_Status"]).astype(object)
     loans = loans.where(loans.notna(), None)
-    rows = [{**row, "label": "yes" if row["MIS_Status"] == "CHGOFF" else "no"} for row in loans.to_dict("records")]
+    records: Any = loans.to_dict("records")
+    rows: list[Row] = [{**row, "label": "yes" if row["MIS_Status"] == "CHGOFF" else "no"} for row in records]
     assert [each.field for each in suspects(rows, RealRisk())] == ["Term"]
+
+
+def test_enough_of_many_examples_are_read_evenly() -> None:
+    assert list(enough(range(30), 30)) == list(range(30))
+    some = list(enough(range(100_000), 100_000))
+    assert len(some) <= 40_000
+    assert some == list(range(0, 100_000, 3))
+
+
+def test_rows_without_one_target_are_not_read() -> None:
+    class NoTarget(LoanRisk):
+        target_fields = ()
+
+    rows = iter(clean())
+    assert suspects(rows, NoTarget()) == []
+    assert len(list(rows)) == len(list(clean()))

@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import f1_score, log_loss
 
+from heliostat.data.split import key_fields
+from heliostat.evaluate.evaluation import drawn
 from heliostat.heads.classification import Classification
 from heliostat.heads.decision import fit_decision
+from heliostat.run import check
 
 
 def _rows(num_rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -81,3 +84,31 @@ def test_offsets_that_suit_only_siblings_are_left_out() -> None:
     probabilities = scores / scores.sum(1, keepdims=True)
     assert any(fit_decision(probabilities, targets).offsets)
     assert not any(fit_decision(probabilities, targets, groups).offsets)
+
+
+def test_a_decision_is_judged_over_what_the_adapter_keeps_together() -> None:
+    run = check(
+        {
+            "name": "together",
+            "data": {"adapter": {"type": "core.documents", "text": "text"}, "source": "texts.csv"},
+            "encoder": {"type": "core.text", "preset": "tiny"},
+            "head": {"type": "core.masked_lm"},
+        }
+    )
+    assert key_fields(run, [{"text": "a", "document": "1"}, {"text": "b", "document": "2"}]) == ("document",)
+    assert "document" not in key_fields(run, [{"text": "a", "document": "1"}, {"text": "b"}])
+
+
+def test_what_a_resample_draws_is_said_in_words() -> None:
+    values = {
+        "name": "pages",
+        "data": {"adapter": {"type": "core.columns"}, "source": "texts.csv", "split": {"by": "hash", "key": ["page"]}},
+        "encoder": {"type": "core.text", "preset": "tiny"},
+        "head": {"type": "core.classification", "labels": ["a", "b"]},
+    }
+    rows = [{"text": str(number), "page": number % 3} for number in range(12)]
+    unit, groups = drawn(check(values), rows)
+    assert unit == "the 3 groups of examples with equal page"
+    assert groups is not None
+    assert len(set(groups[::3])) == 1
+    assert drawn(check(values), [{"text": "a"}]) == ("examples", None)

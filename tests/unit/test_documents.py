@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from heliostat.adapters import documents as adapter
 from heliostat.adapters.documents import Documents, num_words, packed, split_sentences
 from heliostat.component import Row
 from heliostat.data.prepare import prepare
@@ -119,3 +122,14 @@ def test_a_document_stands_in_one_split_and_none_is_tested_on(tmp_path: Path, mo
     assert [row["reason"] for row in rejected] == ["text: is missing"]
     with pytest.raises(DataError, match="no example falls into valid"):
         prepare(run_on(corpus, split={"valid": 0, "test": 0.3}))
+
+
+@given(text=st.text(st.one_of(st.sampled_from(" \n\u2e80\u2e81。中あ한😀\U0010ffff"), st.characters()), max_size=40))
+def test_words_are_counted_by_spaces_or_by_signs(text: str) -> None:
+    assert num_words(text) == max(len(text.split()), sum(ord(sign) > 0x2E80 for sign in text) // 2)
+
+
+@given(st.lists(st.sampled_from([*" .!?…\"'”)]\n\n\t\u00a0。aAbÉ1_(“", "  ", ". ", '." ']), max_size=25).map("".join))
+def test_texts_without_blank_lines_are_cut_as_all_are(text: str) -> None:
+    whole = [" ".join(part.split()) for part in adapter._SENTENCE_END.split(text) if part and not part.isspace()]
+    assert split_sentences(text) == whole

@@ -112,3 +112,13 @@ def test_a_p_value_is_two_sided_never_zero_and_below_five_percent_where_the_inte
     assert p_value(np.zeros(100)) == 1.0
     assert p_value(np.full(999, 2.0)) == pytest.approx(0.002)
     assert math.isnan(p_value(np.full(3, np.nan)))
+
+
+def test_rows_that_are_drawn_together_count_once() -> None:
+    hits = np.arange(200) % 4 != 0
+    alone = compare({"model": table(hits)}, {"accuracy": Accuracy()}, 400).scores["model"]["accuracy"]
+    copies = table(np.repeat(hits, 5))
+    together = compare({"model": copies}, {"accuracy": Accuracy()}, 400, groups=np.repeat(np.arange(200.0), 5))
+    assert together.scores["model"]["accuracy"] == pytest.approx(alone)
+    apart = compare({"model": copies}, {"accuracy": Accuracy()}, 400).scores["model"]["accuracy"]
+    assert apart.high - apart.low < 0.6 * (alone.high - alone.low)

@@ -107,3 +107,11 @@ def test_a_model_keeps_the_names_of_its_weights_and_its_rates() -> None:
     assert model[1].p == 0.25
     assert list(model.state_dict()) == before
     assert np.array_equal(model.eval()(torch.ones(2, 4)).detach(), model[0](torch.ones(2, 4)).detach())
+
+
+def test_a_mask_that_is_longer_than_the_pool_of_bits_drops_as_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("heliostat.encoders.dropout._POOL", 1000)
+    torch.manual_seed(6)
+    masks = [draw_mask(torch.Size([count]), 0.25, torch.float32) for count in (0, 1, 1000, 4321)]
+    assert [len(each) for each in masks] == [0, 1, 1000, 4321]
+    assert float((masks[-1] == 0).double().mean()) == pytest.approx(0.25, abs=0.05)

@@ -18,6 +18,14 @@ _SENTENCE_END = re.compile(
 )
 """Behind a full stop and before what is no small letter; behind East Asian ones; at a blank line."""
 
+_SPACE_AT_END = re.compile(r"""\s(?:(?<=[.!?…]\s)|(?<=[.!?…]["'”’)\]]\s))\s*(?=["'“‘(\[]?[^\W_a-z])""")
+"""The first of these three, found four times as fast: it begins with a space, which few characters are."""
+_OTHER_ENDS = re.compile("[\n。！？]")
+"""What a text has where it has one of the other two."""
+
+_EAST_ASIAN = re.compile("[\u2e81-\U0010ffff]")
+"""Signs of scripts without white space, and what stands behind them in Unicode."""
+
 
 class Documents(DataAdapter):
     """Documents for pretraining: each gives texts of up to `max_words`, cut between sentences, with its `document`."""
@@ -72,12 +80,14 @@ class Documents(DataAdapter):
 
 def split_sentences(text: str) -> list[str]:
     """The sentences of a text, as far as full stops and blank lines tell; white space within them is one space."""
-    return [" ".join(part.split()) for part in _SENTENCE_END.split(text) if part and not part.isspace()]
+    end = _SENTENCE_END if _OTHER_ENDS.search(text) else _SPACE_AT_END
+    return [" ".join(part.split()) for part in end.split(text) if part and not part.isspace()]
 
 
 def num_words(text: str) -> int:
     """Words between white space; of a script without it, every two characters count as one."""
-    return max(len(text.split()), sum(ord(sign) > 0x2E80 for sign in text) // 2)
+    words = len(text.split())
+    return words if text.isascii() else max(words, len(_EAST_ASIAN.findall(text)) // 2)
 
 
 def packed(sentences: Sequence[str], max_words: int, cut_at: int | None = None) -> list[str]:

@@ -13,6 +13,7 @@ from heliostat.errors import HeliostatError
 
 _VERBS = (
     "train",
+    "tune",
     "evaluate",
     "compare",
     "predict",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import traceback
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -116,8 +117,17 @@ class RawRecord(dict[str, Any]):
         raise AbsentColumn(column)
 
 
+_PLAIN = {str, int, bool, type(None)}
+"""Kinds of values that JSON gives back as they are."""
+
+
 def plain(values: Mapping[str, Any]) -> Row:
     """The same values as JSON gives them back. Raises ValueError or TypeError for one that JSON cannot hold."""
+    if all(type(name) is str and type(value) in _PLAIN for name, value in values.items()):
+        for value in values.values():
+            if type(value) is str and not value.isascii():
+                value.encode("utf-8")  # refuses lone surrogates
+        return dict(values)
     text = json.dumps(dict(values), default=_simple, allow_nan=False, ensure_ascii=False)
     text.encode("utf-8")  # refuses lone surrogates
     row: Row = json.loads(text)
@@ -187,7 +197,9 @@ class Identities:
     """Gives each example its id: 64 bits of BLAKE2b over its canonical JSON and the count of equal ones before it."""
 
     def __init__(self) -> None:
-        self._seen: dict[bytes, int] = {}
+        self._seen = _Numbers()
+        self._copies: dict[int, int] = {}
+        """The id of an example that was repeated -> how often."""
         self.num_repeated = 0
         """Examples that equal one before them."""
 
@@ -195,9 +207,44 @@ class Identities:
         """The id of the next example: unique, and the same whenever the same examples come in the same order."""
         text = json.dumps(values, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
         digest = hashlib.blake2b(text, digest_size=16).digest()
-        copy = self._seen.get(digest, 0)
-        self._seen[digest] = copy + 1
-        self.num_repeated += copy > 0
-        return int.from_bytes(
-            hashlib.blake2b(digest, digest_size=8, salt=copy.to_bytes(16, "little")).digest(), "little"
-        )
+        first = _copy_id(digest, 0)
+        if self._seen.add(first):
+            return first
+        self.num_repeated += 1
+        self._copies[first] = self._copies.get(first, 0) + 1
+        return _copy_id(digest, self._copies[first])
+
+
+def _copy_id(digest: bytes, copy: int) -> int:
+    return int.from_bytes(hashlib.blake2b(digest, digest_size=8, salt=copy.to_bytes(16, "little")).digest(), "little")
+
+
+class _Numbers:
+    """A set of 64-bit hashes in 12 to 24 bytes each: one of Python's takes 70 and more, which adds up over a corpus."""
+
+    def __init__(self) -> None:
+        self._slots = array("Q", bytes(8 << 10))
+        self._mask = len(self._slots) - 1
+        self._count = 0
+
+    def add(self, number: int) -> bool:
+        """Whether it is new."""
+        number = number or 1  # 0 is a slot that is free
+        slots, mask = self._slots, self._mask
+        place = number & mask
+        while slots[place]:
+            if slots[place] == number:
+                return False
+            place = (place + 1) & mask
+        slots[place] = number
+        self._count += 1
+        if 3 * self._count > 2 * len(slots):
+            self._grow()
+        return True
+
+    def _grow(self) -> None:
+        numbers, self._slots = self._slots, array("Q", bytes(16 * len(self._slots)))
+        self._mask, self._count = len(self._slots) - 1, 0
+        for number in numbers:
+            if number:
+                self.add(number)

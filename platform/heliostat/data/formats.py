@@ -31,6 +31,8 @@ SUFFIXES: dict[str, Format] = {
 }
 _DELIMITERS = {"tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
 _ROWS = 4096
+_BUFFER_BYTES = 2**20
+"""Of a column of a parquet file that are read at once."""
 
 
 class Options(Settings):
@@ -169,7 +171,8 @@ def _arrow_batches(file: SourceFile) -> Iterator[Any]:
     if file.format == "parquet":
         import pyarrow.parquet as parquet
 
-        with parquet.ParquetFile(file.path) as reader:
+        # Column by column as it is read: others write files of one row group, and buffered ahead that is all of it.
+        with parquet.ParquetFile(file.path, pre_buffer=False, buffer_size=_BUFFER_BYTES) as reader:
             yield from reader.iter_batches(batch_size=_ROWS)
         return
     with _open_arrow(file.path) as reader:

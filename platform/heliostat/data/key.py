@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from heliostat.component import Component
+from heliostat.component import Component, shaping
 from heliostat.data.fingerprint import sha256_of
 from heliostat.data.prepared import VERSION
 from heliostat.data.sources import Source
@@ -22,32 +22,37 @@ CODE_VERSION = 1
 """Raised with every change in `data/` after which the same input gives other examples, splits or shards."""
 
 _LATER = {"adapter"}
-"""Settings of an encoder that shape its training alone."""
+"""Settings of an encoder that shape its training alone, whatever the encoder."""
+
+
+def settings_key(run: Run) -> dict[str, Any]:
+    """The settings of a run that shape its data: runs that are alike in them share what is prepared."""
+    settings = run.dump()["data"]
+    encoder = {key: value for key, value in shaping(run.encoder.settings).items() if key not in _LATER}
+    made_of: dict[str, Any] = {
+        "adapter": settings["adapter"],
+        "split": settings["split"],
+        "limit": settings["limit"],
+        "slices": sorted(set(run.evaluate.slices)),
+        "encoder": {"type": run.encoder.type, **encoder},
+        "head": {"type": run.head.type, **shaping(run.head.settings)},
+    }
+    # Named where they are set only: data that were prepared before there was cleaning stay what they are.
+    return made_of | {name: settings[name] for name in ("clean", "balance") if settings[name]}
 
 
 def data_key(run: Run, source: Source) -> str:
     """32 hexadecimal digits: BLAKE2b of the source's content, the settings that shape the data, the code's version."""
-    settings = run.dump()
     named = [(run.data.adapter.type, DataAdapter), (run.encoder.type, Encoder), (run.head.type, TaskHead)]
-    made_of: dict[str, Any] = {
+    made_of = settings_key(run)
+    made_of |= {
         "code": [CODE_VERSION, VERSION],
         "source": source.fingerprint(),
-        "adapter": settings["data"]["adapter"],
-        "split": settings["data"]["split"],
-        "limit": settings["data"]["limit"],
-        "slices": sorted(set(run.evaluate.slices)),
-        "encoder": [
-            {key: value for key, value in settings["encoder"].items() if key not in _LATER},
-            run.encoder.build().fingerprint(),
-        ],
-        "head": settings["head"],
+        "encoder": [made_of["encoder"], run.encoder.build().fingerprint()],
         "components": [_code(address, find(address, base)) for address, base in named],  # type: ignore[type-abstract]
     }
-    # Named where they are set only: data that were prepared before there was cleaning stay what they are.
     if run.data.clean:
-        made_of["clean"] = [settings["data"]["clean"], _libraries(run)]
-    if run.data.balance:
-        made_of["balance"] = settings["data"]["balance"]
+        made_of["clean"] = [made_of["clean"], _libraries(run)]
     text = json.dumps(made_of, sort_keys=True, ensure_ascii=False)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 

@@ -15,7 +15,9 @@ import numpy.typing as npt
 
 from heliostat.component import Row, closest
 from heliostat.errors import DataError, RejectedRecord
-from heliostat.run import ColumnSplit, DateSplit, HashSplit, LastSplit, SequenceSplit, SplitSettings, TimeSplit
+from heliostat.plugin import DataAdapter, TaskHead
+from heliostat.registry import find
+from heliostat.run import ColumnSplit, DateSplit, HashSplit, LastSplit, Run, SequenceSplit, SplitSettings, TimeSplit
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
@@ -49,9 +51,21 @@ def key_of(split: SplitSettings, values: Row, takes: Sequence[str]) -> Any:
     return _named(split, _present(values, split.column))
 
 
-def groups_of(split: SplitSettings, examples: Sequence[Row], takes: Sequence[str]) -> list[float] | None:
+def key_fields(run: Run, examples: Sequence[Row]) -> tuple[str, ...]:
+    """The fields whose equal values the split keeps on one side; empty where it names none, or they are not here."""
+    split = run.data.split
+    if not isinstance(split, HashSplit):
+        return ()
+    named = split.key or find(run.data.adapter.type, DataAdapter).split_by  # type: ignore[type-abstract]
+    return tuple(named) if all(name in row for row in examples for name in named) else ()
+
+
+def groups_of(run: Run, examples: Sequence[Row]) -> list[float] | None:
     """A number of each example, equal for those that the split keeps together; None where it goes by no key."""
-    return [key_of(split, example, takes) for example in examples] if isinstance(split, HashSplit) else None
+    takes = tuple(find(run.head.type, TaskHead).takes.model_fields)  # type: ignore[type-abstract]
+    fields = key_fields(run, examples) or takes
+    is_hashed = isinstance(run.data.split, HashSplit)
+    return [unit([row.get(name) for name in fields]) for row in examples] if is_hashed else None
 
 
 def parts_of(split: SequenceSplit, values: Row) -> Iterator[tuple[Split, Row]]:

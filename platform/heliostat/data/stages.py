@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from heliostat.data.diagnosis import diagnose
 from heliostat.data.encode import CHUNK
 from heliostat.data.engine import Engine, Progress
 from heliostat.data.examples import Example, ExampleMaker, Identities, needed_columns
-from heliostat.data.leakage import Texts, leakage, text_of
+from heliostat.data.leakage import leakage, text_of
 from heliostat.data.missing import check_columns
 from heliostat.data.rejects import Reject, RejectLog, check_rejects
 from heliostat.data.selection import choose
@@ -29,11 +30,14 @@ from heliostat.data.sources import Source
 from heliostat.data.split import SPLITS, Split, assign, key_of, parts_of
 from heliostat.data.stats import Stats
 from heliostat.data.stored import Stored, StoredWriter, num_rows, read_stored, read_values
-from heliostat.data.suspects import suspects
+from heliostat.data.suspects import enough, suspects
 from heliostat.data.touched import TouchedCounter
 from heliostat.errors import DataError, RejectedRecord
 from heliostat.plugin import Encoder, TaskHead
-from heliostat.run import Run, SequenceSplit, build
+from heliostat.run import HashSplit, Run, SequenceSplit, build
+
+Keys: TypeAlias = "list[Any] | array[float]"
+"""What the split of each example hangs on; numbers are kept packed, as there may be millions."""
 
 
 @dataclass
@@ -49,7 +53,7 @@ class Preparation:
     """Where the list of rejects lies after they stop the run, when the work folder is gone."""
     num_records: int = 0
     stats: Stats = field(default_factory=Stats)
-    firsts: list[int] = field(default_factory=list)
+    firsts: array[int] = field(default_factory=lambda: array("q"))
     """For each example the place of the first one that was cut from the same sequence; else its own."""
 
     def build(self) -> dict[Split, int]:
@@ -71,9 +75,9 @@ class Preparation:
         self._report(parts.encoder, parts.head, counts)
         return counts
 
-    def _read(self, maker: ExampleMaker) -> list[Any]:
+    def _read(self, maker: ExampleMaker) -> Keys:
         """Write every example to the spool; the split key of each, in order."""
-        keys: list[Any] = []
+        keys: Keys = array("d") if isinstance(self.run.data.split, HashSplit) else []
         identify, told = Identities(), 0
         self.progress("reading", 0, None)
         takes = maker.adapter.split_by or tuple(maker.head.takes.model_fields)
@@ -90,7 +94,7 @@ class Preparation:
                     self.touched.count(example)
                     if example.language is not None:
                         continue
-                    self.firsts += [len(keys)] * len(keyed)
+                    self.firsts.extend([len(keys)] * len(keyed))
                     for key, part in keyed:
                         keys.append(key)
                         spool.add(_stored(identify(part.raw or part.values), part))
@@ -127,16 +131,17 @@ class Preparation:
             lambda: diagnose(self.source, maker, reasons, self.num_records),
         )
 
-    def _divide(self, keys: list[Any]) -> None:
+    def _divide(self, keys: Keys) -> None:
         """Write each split to a spool of its own, `data.limit` kept."""
         spool = self.work / "spool"
         kept = self._kept(len(keys))
         sides = np.full(len(keys), -1, dtype=np.int8)
-        sides[kept] = assign(self.run.data.split, [keys[index] for index in kept.tolist()])
+        some = keys if len(kept) == len(keys) else [keys[index] for index in kept.tolist()]
+        sides[kept] = assign(self.run.data.split, some)
         times = choose(spool / "all.parquet", sides, self.run, self.touched)
         with ExitStack() as stack:
             writers = [stack.enter_context(StoredWriter(spool / f"{split}.parquet")) for split in SPLITS]
-            rows = zip(sides.tolist(), times, read_stored(spool / "all.parquet"), strict=True)
+            rows = zip(memoryview(sides.data), times, read_stored(spool / "all.parquet"), strict=True)
             for side, count, stored in rows:
                 for copy in range(count if side >= 0 else 0):
                     writers[side].add(stored._replace(id=copy_id(stored.id, copy)))
@@ -152,7 +157,7 @@ class Preparation:
             return np.arange(count)
         stored = read_stored(self.work / "spool" / "all.parquet")
         ids = np.fromiter((each.id for each in stored), dtype=np.uint64, count=count)
-        firsts = np.array(self.firsts, dtype=np.int64)
+        firsts = np.frombuffer(self.firsts, dtype=np.int64)
         wholes = np.flatnonzero(np.arange(count) == firsts)
         chosen = wholes[np.argsort(ids[wholes], kind="stable")[:limit]]
         return np.flatnonzero(np.isin(firsts, chosen))
@@ -196,12 +201,10 @@ class Preparation:
     def _report(self, encoder: Encoder, head: TaskHead, counts: Mapping[Split, int]) -> None:
         self.progress("checking", 0, None)
         fields = list(type(head).takes.model_fields)
-        read = _rows if encoder.reads_rows else _texts
-        texts: dict[str, Texts] = {
-            split: list(read(self.work / "examples" / f"{split}.parquet", fields)) for split in SPLITS
-        }
+        files = {str(split): self.work / "examples" / f"{split}.parquet" for split in SPLITS}
+        texts = {split: _Texts(path, fields, encoder.reads_rows) for split, path in files.items()}
         found = leakage(texts, near=not encoder.reads_rows)
-        train = list(read_values(self.work / "examples" / "train.parquet"))
+        train = (each.values for each in enough(read_stored(files["train"]), counts["train"]))
         found["suspects"] = [each._asdict() for each in suspects(train, head)]
         _write_json(self.work / "leakage.json", found)
         self.stats.set("cleaning", [each._asdict() for each in self.touched.rows()])
@@ -221,25 +224,30 @@ def _accepted(outcome: Example | Reject) -> Example:
     return outcome
 
 
+_as_json = json.JSONEncoder(ensure_ascii=False).encode  # as `dumps`, which makes an encoder each time
+
+
 def _stored(id: int, example: Example) -> Stored:
-    values, carried = (json.dumps(part, ensure_ascii=False) for part in (example.values, example.carried))
-    return Stored(id, example.place, values, carried)
+    return Stored(id, example.place, _as_json(example.values), _as_json(example.carried))
 
 
-def _texts(path: Path, fields: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """(id, text) of each example that has a text among the fields that the head takes."""
-    for stored in read_stored(path):
-        text = text_of(stored.values, fields)
-        if text is not None:
-            yield stored.id, text
+@dataclass(frozen=True)
+class _Texts:
+    """(id, text) of each example of a file that has one; read anew each time."""
 
+    path: Path
+    fields: Sequence[str]
+    """What the head takes."""
+    of_rows: bool
+    """Whether all of these fields are the text."""
 
-def _rows(path: Path, fields: Iterable[str]) -> Iterator[tuple[int, str]]:
-    """(id, all that the head takes as one text) of each example."""
-    names = list(fields)
-    for stored in read_stored(path):
-        values = stored.values
-        yield stored.id, json.dumps([values.get(name) for name in names], ensure_ascii=False)
+    def __iter__(self) -> Iterator[tuple[int, str]]:
+        for stored in read_stored(self.path):
+            values = stored.values
+            if self.of_rows:
+                yield stored.id, json.dumps([values.get(name) for name in self.fields], ensure_ascii=False)
+            elif (text := text_of(values, self.fields)) is not None:
+                yield stored.id, text
 
 
 def _write_json(path: Path, values: Any) -> None:

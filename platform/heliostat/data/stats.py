@@ -43,7 +43,7 @@ class Stats:
 def _classes(examples: Iterable[Row], targets: Sequence[str]) -> dict[str, dict[str, int]]:
     """Target field -> class -> examples, for targets that are classes."""
     counts: dict[str, Counter[str]] = {name: Counter() for name in targets}
-    for example in examples:
+    for example in examples if counts else ():
         for name in list(counts):
             if not isinstance(example[name], (str, int, bool)):
                 del counts[name]

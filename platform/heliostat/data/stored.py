@@ -81,7 +81,8 @@ def read_stored(path: Path, row_groups: Sequence[int] | None = None) -> Iterator
     """The examples of one file, or of some of its row groups, in order."""
     import pyarrow.parquet as parquet
 
-    with parquet.ParquetFile(path) as file:
+    # Without `pre_buffer=False` the reader fetches all row groups first and holds them to the end.
+    with parquet.ParquetFile(path, pre_buffer=False) as file:
         for batch in file.iter_batches(batch_size=_ROWS, row_groups=row_groups):
             for id, name, row, example, carried in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 yield Stored(id, Place(name, row), example, carried)

@@ -7,8 +7,9 @@ of .9, where the target is a number) is named; who knows the data must then say 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ _LEAST_OF_CLASS = 20
 _QUANTILES = 100
 _SMOOTHING = 1.0
 
+T = TypeVar("T")
 Floats = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
 
@@ -39,12 +41,15 @@ class Suspect(NamedTuple):
     """`AUC of <class>`, or `R2`."""
 
 
-def suspects(rows: Sequence[Row], head: TaskHead) -> list[Suspect]:
-    """The suspicious fields of train examples, the worst first; none where the target is no class and no number."""
+def suspects(rows: Iterable[Row], head: TaskHead) -> list[Suspect]:
+    """The suspicious fields of train examples, the worst first; none where the target is no class and no number.
+
+    `rows` are read only where there is one target; of many train examples `enough` are.
+    """
     name = head.target_fields[0] if len(head.target_fields) == 1 else None
-    if name is None or len(rows) < 4 * _LEAST_OF_CLASS:
+    kept = list(rows) if name is not None else []
+    if name is None or len(kept) < 4 * _LEAST_OF_CLASS:
         return []
-    kept = rows[:: max(1, -(-len(rows) // _MOST_ROWS))]
     targets = _targets([row.get(name) for row in kept])
     found: list[Suspect] = []
     for field in type(head).takes.model_fields:
@@ -56,6 +61,11 @@ def suspects(rows: Sequence[Row], head: TaskHead) -> list[Suspect]:
         if scores[measure] >= SUSPICIOUS:
             found.append(Suspect(field, round(scores[measure], 4), measure))
     return sorted(found, key=lambda each: -each.score)
+
+
+def enough(examples: Iterable[T], count: int) -> Iterator[T]:
+    """As many of `count` examples as are needed, evenly over all of them."""
+    return islice(examples, 0, None, max(1, -(-count // _MOST_ROWS)))
 
 
 def _targets(values: Sequence[Any]) -> dict[str, Floats]:

@@ -38,8 +38,8 @@ class Layout:
     back: Tensor | None  # [T], the inverse of `places`
     lengths: tuple[int, ...] = ()
     """Of the examples, in this order."""
-    pairings: dict[tuple[int, bool, int | None], Pairing] = field(default_factory=dict)
-    """By heads, causality and window: layers of a kind share one."""
+    pairings: dict[tuple[int, bool, int | None, bool], Pairing] = field(default_factory=dict)
+    """By heads, causality, window and where it reads from: layers of a kind share one."""
 
     @classmethod
     def of(cls, lengths: tuple[int, ...], device: torch.device) -> Self:
@@ -68,12 +68,12 @@ class Layout:
         """From the order of the batch to this one: [T, ...] -> [T, ...]."""
         return values if self.places is None else values.index_select(0, self.places)
 
-    def pairing(self, heads: int, device: torch.device, *, causal: bool, window: int | None) -> Pairing:
-        """Which tokens attend to which, for queries, keys and values in three tensors."""
-        kind = (heads, causal, window)
+    def pairing(self, heads: int, device: torch.device, *, causal: bool, window: int | None, is_split: bool) -> Pairing:
+        """Which tokens attend to which, for queries, keys and values in one tensor or in three."""
+        kind = (heads, causal, window, is_split)
         if kind not in self.pairings:
             self.pairings[kind] = pairing(
-                self.lengths, None, heads, device, causal=causal, window=window, is_split=True
+                self.lengths, None, heads, device, causal=causal, window=window, is_split=is_split
             )
         return self.pairings[kind]
 
@@ -129,12 +129,27 @@ def _padded(query: Tensor, key: Tensor, value: Tensor, layout: Layout, call: _Ca
     There the backward pass of torch's fused attention takes three times as long in bf16 as in fp32 (2.13), and with
     dropout it is not fused at all.
     """
-    heads = query.shape[1]
+    heads, joint = query.shape[1], _joint(query, key, value)
     if key.shape[1] != heads:
         key, value = (states.repeat_interleave(heads // key.shape[1], 1) for states in (key, value))
-    pairs = layout.pairing(heads, query.device, causal=call.causal, window=call.window)
-    attended = attend((query, key, value), pairs, dropout=call.dropout, scale=call.scale)
-    return attended.view(query.shape)
+    sources = (query, key, value) if joint is None else (joint,)
+    pairs = layout.pairing(heads, query.device, causal=call.causal, window=call.window, is_split=joint is None)
+    return attend(sources, pairs, dropout=call.dropout, scale=call.scale).view(query.shape)
+
+
+def _joint(query: Tensor, key: Tensor, value: Tensor) -> Tensor | None:
+    """What queries, keys and values [T, H, D] are views of, where that is one [..., 3 * H * D] and nothing else.
+
+    Its gradient then comes in one piece.
+    """
+    base, width = query._base, query.shape[1] * query.shape[2]
+    if base is None or not (base.requires_grad and base.is_contiguous()):
+        return None
+    if base.shape[-1] != 3 * width or base.numel() != 3 * query.numel():
+        return None
+    views = [(width * place, (3 * width, query.shape[2], 1)) for place in range(3)]
+    found = [(each.storage_offset() - base.storage_offset(), each.stride()) for each in (query, key, value)]
+    return base if found == views and key._base is base and value._base is base else None
 
 
 def _grouped(query: Tensor, key: Tensor, value: Tensor, layout: Layout, call: _Call) -> Tensor:

@@ -1,12 +1,15 @@
 """Dropout with masks that are cheap to draw on CPUs, where torch's own take a quarter of a step: they come one by one.
 
-A mask is made of 16 random bits a value, so a rate is rounded to 1/65,536. It holds what a value is multiplied by: 0,
-or what keeps the expected value. Its seed comes from torch's generator: a forward pass that is made again from the
-same state of that generator, as activation checkpointing does, drops the same.
+A mask is made of 15 random bits a value, so a rate is rounded to 1/32,768. It holds what a value is multiplied by: 0,
+or what keeps the expected value. The bits lie in a pool that is drawn once; each mask reads a stretch of it from a
+random place and flips a random pattern in every value, so that within a mask values are independent. Place and pattern
+come from torch's generator: a forward pass that is made again from the same state of that generator, as activation
+checkpointing does, drops the same.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_STEPS = 65_536
+_STEPS = 1 << 15
+_POOL = 1 << 24
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 """The integers as wide as a number of so many bytes."""
 
@@ -46,14 +50,30 @@ def dropout(states: Tensor, rate: float, training: bool) -> Tensor:
 
 def draw_mask(shape: torch.Size, rate: float, dtype: torch.dtype) -> Tensor:
     """What values of `dtype` are multiplied by: 0 for a share `rate` of them, 1 / (1 - rate) for the others."""
-    dropped, count = min(round(rate * _STEPS), _STEPS - 1), shape.numel()
-    seed = int(torch.randint(2**63 - 1, ()))
-    words = np.random.SFC64(seed).random_raw(-(-count // 4)).view(np.int16)[:count]
-    kept = (words >= dropped - _STEPS // 2).view(np.int8)
-    growth = torch.tensor(_STEPS / (_STEPS - dropped), dtype=dtype)
-    # Kept numbers get the bits of that factor: integers are cheaper to fill in than any float.
-    bits = growth.view(_INTEGERS[dtype.itemsize]).numpy()
-    return torch.from_numpy(np.multiply(kept, bits, dtype=bits.dtype)).view(dtype).view(shape)
+    dropped = min(round(rate * _STEPS), _STEPS - 1)
+    kept = _random_bits(shape.numel())
+    # Integers are cheaper to compare and to fill in than any float: first the sign says who is kept, then every bit.
+    kept = kept.neg_().add_(dropped - 1).bitwise_right_shift_(_STEPS.bit_length() - 1)
+    growth = torch.tensor(_STEPS / (_STEPS - dropped), dtype=dtype).view(_INTEGERS[dtype.itemsize])
+    return kept.to(growth.dtype).bitwise_and_(growth).view(dtype).view(shape)
+
+
+def _random_bits(count: int) -> Tensor:
+    """Values from 0 to 32,767: [count], int16."""
+    pool, bits, done = _pool(_POOL), torch.empty(count, dtype=torch.int16), 0
+    while done < count:
+        place, flips = int(torch.randint(_POOL, ())), int(torch.randint(_STEPS, ()))
+        part = pool[place : place + count - done]
+        torch.bitwise_xor(part, flips, out=bits[done : done + len(part)])
+        done += len(part)
+    return bits
+
+
+@cache
+def _pool(size: int) -> Tensor:
+    """[size], int16: 32 MB a process, the same in all."""
+    words = np.random.SFC64(0).random_raw(size // 4).view(np.int16)
+    return torch.from_numpy(words & np.int16(_STEPS - 1))
 
 
 class _Dropped(torch.autograd.Function):

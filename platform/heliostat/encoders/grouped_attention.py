@@ -189,8 +189,9 @@ class _Attend(torch.autograd.Function):
         for (group, q, k, v), result in zip(pairing.parts(query.mul_(ctx.scale), key, value), results, strict=True):
             weights = _scores(q, k, group).softmax(-1)
             mask = draw_mask(weights.shape, dropout, weights.dtype) if dropout else None
-            torch.bmm(weights if mask is None else weights * mask, v, out=result)
-            kept += [weights] if mask is None else [weights, mask]
+            left = weights if mask is None else weights * mask
+            torch.bmm(left, v, out=result)
+            kept += [weights] if mask is None else [weights, left, mask]
         ctx.save_for_backward(query, key, value, *kept)
         ctx.pairing, ctx.drops = pairing, dropout > 0.0
         ctx.shapes = [source.shape for source in sources]
@@ -207,8 +208,9 @@ class _Attend(torch.autograd.Function):
         read, written = pairing.parts(query, key, value), pairing.parts(to_query, to_key, to_value)
         flows = (part[1] for part in pairing.parts(flowing, key, value))
         for (_, q, k, v), (_, into_q, into_k, into_v), flow in zip(read, written, flows, strict=True):
-            weights, mask = next(kept), next(kept) if ctx.drops else None
-            torch.bmm((weights if mask is None else weights * mask).transpose(1, 2), flow, out=into_v)
+            weights = next(kept)
+            left, mask = (next(kept), next(kept)) if ctx.drops else (weights, None)
+            torch.bmm(left.transpose(1, 2), flow, out=into_v)
             to_weights = torch.bmm(flow, v.transpose(1, 2))
             if mask is not None:
                 to_weights.mul_(mask)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from heliostat.component import Row, Settings, no_effect
+from heliostat.component import LATER, Row, Settings, no_effect
 from heliostat.encoders.item_catalogue import START, Catalogue, read_texts
 from heliostat.errors import DataError
 from heliostat.features import FeatureSpec, ItemFeatures
@@ -43,7 +43,7 @@ class ItemEncoder(Encoder):
         """Width between the two products of a feed-forward layer; None takes 4 dim."""
         max_history: Annotated[int, Field(ge=1, le=8192)] = 200
         """Items of a history that are read, the newest; older ones are left out of the answer all the same."""
-        dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+        dropout: Annotated[float, Field(ge=0.0, lt=1.0), LATER] = 0.2
         """Of vectors and what each layer adds."""
         texts: Annotated[str, Field(min_length=1)] | None = None
         """A table of items with their texts (.parquet, .csv, .jsonl; a path or `package:<package>/<path>`). Items that

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from collections.abc import Mapping
 from importlib import util
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,6 +40,11 @@ class TextFiles(NamedTuple):
         (folder / TOKENIZER).write_text(self.tokenizer, encoding="utf-8")
         for name, values in ((TOKENIZER_CONFIG, self.tokenizer_config), (MODEL_CONFIG, self.model_config)):
             (folder / name).write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def with_dropout(self, rate: float, made: Mapping[str, Any] | None) -> TextFiles:
+        """The same with other dropouts: those of `made`, a fresh configuration, or else `rate` for all there are."""
+        changed = {name: made[name] if made else rate for name in _DROPOUTS if name in (made or self.model_config)}
+        return self._replace(model_config={**self.model_config, **changed})
 
     @classmethod
     def read(cls, folder: Path) -> TextFiles:

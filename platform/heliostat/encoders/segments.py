@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from heliostat.component import Row
 from heliostat.encoders.text import TextEncoder
-from heliostat.encoders.tokenizer import encode_texts
 from heliostat.errors import DataError
 from heliostat.features import SegmentFeatures, TokenFeatures
 from heliostat.plugin import Encoded
@@ -58,17 +58,14 @@ class SegmentsEncoder(TextEncoder):
         begin, end = around[:-1], around[-1:]
         # With the special ones that the tokenizer adds to each, which are taken off again: texts are cut here.
         flat = [text for texts in lists for text in texts]
-        ids = [
-            encoding.ids[len(begin) : len(encoding.ids) - len(end)] if around else encoding.ids
-            for encoding in encode_texts(tokenizer, flat)
-        ]
+        ids = [tokens.ids[len(begin) : len(tokens.ids) - len(end)] for tokens in self._read(flat)]
         rows, first = [], 0
         for texts in lists:
             rows.append(self._row(ids[first : first + len(texts)], begin, end))
             first += len(texts)
         return rows
 
-    def _row(self, texts: Sequence[list[int]], begin: list[int], end: list[int]) -> Encoded:
+    def _row(self, texts: Sequence[npt.NDArray[np.int32]], begin: list[int], end: list[int]) -> Encoded:
         room = self.config.max_tokens - len(begin) - len(texts) * len(end)
         if room < len(texts):
             raise DataError(f"an example has {len(texts)} texts, and encoder.max_tokens={self.config.max_tokens}.")
@@ -76,9 +73,10 @@ class SegmentsEncoder(TextEncoder):
         if any(len(text) + len(end) == 0 for text in texts):
             raise DataError(f"an example has a text in {self.config.fields[0]} without a token.")
         self.truncated += any(len(text) > length for text, length in zip(texts, lengths, strict=True))
-        pieces = [begin, *([*text[:length], *end] for text, length in zip(texts, lengths, strict=True))]
+        cut = (text[:length] for text, length in zip(texts, lengths, strict=True))
+        pieces = [begin, *(piece for text in cut for piece in (text, end))]
         return {
-            "input_ids": np.array([token for piece in pieces for token in piece], dtype=np.int32),
+            "input_ids": np.concatenate(pieces, dtype=np.int32, casting="unsafe"),
             SEGMENTS: np.array([length + len(end) for length in lengths], dtype=np.int32),
         }
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from heliostat.component import Row, Settings, no_effect
+from heliostat.component import LATER, Row, Settings, no_effect
 from heliostat.encoders.tabular_fitted import FittedTable, fit_table
 from heliostat.encoders.tabular_rates import fold_of, fold_values
 from heliostat.encoders.tabular_terms import (
@@ -64,8 +64,8 @@ class TabularEncoder(Encoder):
         """Width of the network and of the vector that it gives."""
         layers: Annotated[int, Field(ge=0, le=24)] = 2
         """Residual blocks (Gorishniy et al. 2021)."""
-        dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
-        field_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
+        dropout: Annotated[float, Field(ge=0.0, lt=1.0), LATER] = 0.2
+        field_dropout: Annotated[float, Field(ge=0.0, lt=1.0), LATER] = 0.05
         """Share of the fields that training takes for missing, so that an answer without them makes sense."""
         bins: Annotated[int, Field(ge=2, le=256)] = 24
         """Quantiles between which a number is read as straight lines (Gorishniy, Rubachev and Babenko 2022)."""

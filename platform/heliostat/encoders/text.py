@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-import numpy as np
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from heliostat.component import Row, Settings
+from heliostat.component import LATER_ONCE_SET, Row, Settings
 from heliostat.encoders.adapter import ADAPTER, AdapterSettings
 from heliostat.encoders.presets import PRESETS, Architecture, SpecialIds, bert_config
-from heliostat.encoders.pretrained import WEIGHTS, TextFiles, folder_fingerprint
+from heliostat.encoders.pretrained import WEIGHTS, TextFiles, fetch_files, folder_fingerprint
+from heliostat.encoders.reading import TextReader
 from heliostat.encoders.tokenizer import (
     CLS,
     PAD,
@@ -22,9 +22,7 @@ from heliostat.encoders.tokenizer import (
     SPECIAL,
     Blank,
     TextVocabulary,
-    encode_texts,
     read_tokenizer,
-    second_start,
     tokenizer_config,
     train_tokenizer,
 )
@@ -67,7 +65,7 @@ class TextEncoder(Encoder):
         """Tokens at which a text (or a pair) is cut, special ones included."""
         pooling: Literal["mean", "first", "last"] = "mean"
         """The vector of an example: the mean over its tokens, its first token, or its last."""
-        dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
+        dropout: Annotated[Annotated[float, Field(ge=0.0, lt=1.0)] | None, LATER_ONCE_SET] = None
         """Of states and attention; None takes the model's own."""
         vocab_size: Annotated[int, Field(ge=300)] | None = None
         """The most tokens that a preset learns; None takes the preset's: 2, 8, 16 or 32 thousand."""
@@ -111,6 +109,7 @@ class TextEncoder(Encoder):
         """Texts that this encoder has cut at `max_tokens` so far."""
         self._files: TextFiles | None = None
         self._tokenizer: Tokenizer | None = None
+        self._read: TextReader
         self._weights_follow = False
         self._base: Base | None = None
 
@@ -126,11 +125,8 @@ class TextEncoder(Encoder):
         if self.config.preset:
             self._take(self._learn(examples))
         else:
-            from heliostat.encoders.pretrained import fetch_files
-
-            self._take(
-                fetch_files(self.config.pretrained, max_tokens=self.config.max_tokens, dropout=self.config.dropout)
-            )
+            settings = self.config
+            self._take(fetch_files(settings.pretrained, max_tokens=settings.max_tokens, dropout=settings.dropout))
         self._weights_follow = False
 
     def _learn(self, examples: Iterable[Row]) -> TextFiles:
@@ -140,18 +136,18 @@ class TextEncoder(Encoder):
         tokenizer = train_tokenizer(
             texts, settings.vocab_size or preset.vocab_size, lower_case=settings.lower_case is not False
         )
-        config = self.architecture(
-            preset,
-            vocab_size=tokenizer.get_vocab_size(),
-            special_ids=SpecialIds(*(SPECIAL.index(name) for name in (PAD, CLS, SEP))),
-            max_tokens=settings.max_tokens,
-            dropout=settings.dropout,
-        )
+        config = self._config(tokenizer.get_vocab_size())
         return TextFiles(tokenizer.to_str(), tokenizer_config(settings.max_tokens), config)
+
+    def _config(self, vocab_size: int) -> dict[str, Any]:
+        ids, settings = SpecialIds(*(SPECIAL.index(name) for name in (PAD, CLS, SEP))), self.config
+        shared: dict[str, Any] = {"special_ids": ids, "max_tokens": settings.max_tokens, "dropout": settings.dropout}
+        return self.architecture(PRESETS[settings.preset], vocab_size=vocab_size, **shared)
 
     def _take(self, files: TextFiles) -> None:
         self._files = files
         self._tokenizer = read_tokenizer(files.tokenizer, self.config.max_tokens)
+        self._read = TextReader(self._tokenizer)
 
     def _fitted(self) -> tuple[TextFiles, Tokenizer]:
         if self._files is None or self._tokenizer is None:
@@ -164,7 +160,11 @@ class TextEncoder(Encoder):
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote. Where weights lie beside it (a checkpoint), nothing else will be asked for."""
-        self._take(TextFiles.read(folder))
+        files = TextFiles.read(folder)
+        if self.config.dropout is not None:  # another run may have prepared these data, with a dropout of its own
+            made = self._config(files.model_config["vocab_size"]) if self.config.preset else None
+            files = files.with_dropout(self.config.dropout, made)
+        self._take(files)
         self._weights_follow = (folder / WEIGHTS).is_file()
         self._base = None
         if (folder / ADAPTER).is_file():  # an adapter that is kept apart: its base is asked for again
@@ -177,16 +177,16 @@ class TextEncoder(Encoder):
 
         Raises DataError for an example without such a text.
         """
-        _, tokenizer = self._fitted()
+        self._fitted()
         texts = [parts if len(parts) > 1 else parts[0] for parts in map(self._parts, examples)]
-        encodings = encode_texts(tokenizer, texts, self._blank())
-        self.truncated += sum(bool(encoding.overflowing) for encoding in encodings)
-        if not all(encoding.ids for encoding in encodings):
+        read = self._read(texts, self._blank())
+        self.truncated += sum(tokens.is_cut for tokens in read)
+        if not all(len(tokens.ids) for tokens in read):
             raise DataError(f"an example has no token in {' and '.join(self.config.fields)}.")
-        rows: list[dict[str, Any]] = [{"input_ids": np.array(encoding.ids, dtype=np.int32)} for encoding in encodings]
+        rows: list[dict[str, Any]] = [{"input_ids": tokens.ids} for tokens in read]
         if len(self.config.fields) > 1:
-            for row, encoding in zip(rows, encodings, strict=True):
-                row[PAIR_START] = second_start(encoding)
+            for row, tokens in zip(rows, read, strict=True):
+                row[PAIR_START] = tokens.second
         return list(rows)
 
     def _parts(self, example: Row) -> tuple[str, ...]:

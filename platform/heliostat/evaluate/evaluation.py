@@ -8,10 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+import numpy as np
+
 from heliostat.component import Row
+from heliostat.data.split import groups_of, key_fields
 from heliostat.errors import DataError
 from heliostat.evaluate.drift import drift
-from heliostat.evaluate.intervals import compare
+from heliostat.evaluate.intervals import Groups, compare
 from heliostat.evaluate.mistakes import mistakes
 from heliostat.evaluate.page import write_page
 from heliostat.evaluate.report import Report
@@ -141,6 +144,17 @@ def primary_of(run: Run, head: TaskHead, metrics: Mapping[str, Metric]) -> str:
     return chosen if chosen in metrics else next(iter(metrics))
 
 
+def drawn(run: Run, examples: Sequence[Row]) -> tuple[str, Groups | None]:
+    """What a resample draws, in words, and a number of each example, equal for those drawn together; None: each alone.
+
+    Examples that the split keeps together by a key that is named are one draw: they are alike.
+    """
+    key, numbers = key_fields(run, examples), groups_of(run, examples)
+    if not key or numbers is None:
+        return "examples", None
+    return f"the {len(set(numbers)):,} groups of examples with equal {' and '.join(key)}", np.array(numbers)
+
+
 def answer(
     predict: Callable[[Sequence[Row]], list[Row]],
     head: TaskHead,
@@ -171,7 +185,8 @@ def _report(
     head, run = predictor.head, predictor.run
     views: dict[str, pd.DataFrame] = predictions.views()
     count = run.evaluate.resamples
-    compared = compare(views, metrics, count)
+    unit, groups = drawn(run, examples)
+    compared = compare(views, metrics, count, groups=groups)
     primary = primary_of(run, head, metrics)
     return Report(
         name=run.name,
@@ -189,8 +204,11 @@ def _report(
         leakage=dict(prepared.leakage()),
         folder=out,
         slices=[
-            each for column in run.evaluate.slices for each in slices(views, column, metrics[primary], primary, count)
+            each
+            for column in run.evaluate.slices
+            for each in slices(views, column, metrics[primary], primary, count, groups)
         ],
+        unit=unit,
         mistakes=mistakes(head, predictions, examples) if isinstance(head, Classification) else (),
         signatures={name: str(metric.signature) for name, metric in metrics.items() if hasattr(metric, "signature")},
         cleaning=list(prepared.cleaning()),

@@ -2,7 +2,8 @@
 
 The percentile interval of Efron (1979): rows are drawn with replacement as often as there are rows, the score is
 taken of each such resample, and the interval holds the middle 95 % of them. A difference between two models is taken on
-the same resamples (paired), so that what is hard for both does not count as noise between them.
+the same resamples (paired), so that what is hard for both does not count as noise between them. Rows that a split keeps
+together, as the paragraphs of a page, are no draws of their own: whole groups are drawn (Davison and Hinkley 1997, 3).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Values = npt.NDArray[np.float64]
+Groups = npt.NDArray[np.float64]
 
 LEVEL = 0.95
 """The share of the resamples that an interval holds."""
@@ -61,8 +63,16 @@ class ResampledMetric(Protocol):
         ...
 
 
-def resamples(rows: int, count: int, seed: int = SEED) -> Iterator[Values]:
-    """How often each row is drawn in each of `count` resamples, in blocks: [resamples of the block, rows]."""
+def resamples(rows: int, count: int, seed: int = SEED, groups: Groups | None = None) -> Iterator[Values]:
+    """How often each row is drawn in each of `count` resamples, in blocks: [resamples of the block, rows].
+
+    With `groups`, a number of each row, all rows of a group are drawn together.
+    """
+    if groups is not None:
+        numbers, places = np.unique(groups, return_inverse=True)
+        for counts in resamples(len(numbers), count, seed):
+            yield counts[:, places]
+        return
     rng = np.random.default_rng(seed)
     block = max(1, BLOCK_CELLS // max(1, rows))
     for start in range(0, count, block):
@@ -122,18 +132,23 @@ def p_value(differences: Values) -> float:
 
 
 def compare(
-    tables: Mapping[str, pd.DataFrame], metrics: Mapping[str, Metric], count: int, seed: int = SEED
+    tables: Mapping[str, pd.DataFrame],
+    metrics: Mapping[str, Metric],
+    count: int,
+    seed: int = SEED,
+    groups: Groups | None = None,
 ) -> Comparison:
     """Every metric of every model with its interval, and the first model minus each other.
 
-    `tables` holds the same rows in the same order for each model; there must be one or more.
+    `tables` holds the same rows in the same order for each model; there must be one or more. `groups` holds a number
+    of each row, equal for those that are drawn together.
     """
     first, *others = tables
     points = {
         model: {name: score(metric, table) for name, metric in metrics.items()} for model, table in tables.items()
     }
     blocks: dict[str, dict[str, list[Values]]] = {model: {name: [] for name in metrics} for model in tables}
-    for counts in resamples(len(tables[first]), count, seed):
+    for counts in resamples(len(tables[first]), count, seed, groups):
         for model, table in tables.items():
             for name, metric in metrics.items():
                 blocks[model][name].append(score_resamples(metric, table, counts))

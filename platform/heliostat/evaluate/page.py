@@ -70,8 +70,8 @@ def write_page(report: Report, head: TaskHead, predictions: Predictions, curves:
     report.html.write_text(page, encoding="utf-8")
 
 
-def render(template: str, **values: Any) -> str:
-    """A page of this room from its template, in the style that all of them share. Everything is escaped."""
+def render(template: str, *, of: str = "heliostat.evaluate", **values: Any) -> str:
+    """A page from a template of the room `of`, in the style that all of them share. Everything is escaped."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
@@ -79,7 +79,8 @@ def render(template: str, **values: Any) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"number": number, "signed": signed, "metric": metric_name, "svg": Markup}
     style = Markup(room.joinpath("style.css").read_text("utf-8"))
-    return environment.from_string(room.joinpath(template).read_text("utf-8")).render(style=style, **values)
+    text = resources.files(of).joinpath(template).read_text("utf-8")
+    return environment.from_string(text).render(style=style, **values)
 
 
 def _classification(head: TaskHead, predictions: Predictions) -> dict[str, str]:

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from heliostat.component import Row
 from heliostat.errors import DataError
 from heliostat.evaluate.disagreements import Disagreements, disagreements
-from heliostat.evaluate.evaluation import Answers, Progress, answer, primary_of
+from heliostat.evaluate.evaluation import Answers, Progress, answer, drawn, primary_of
 from heliostat.evaluate.intervals import LEVEL, SEED, Interval, compare
 from heliostat.evaluate.report import plain
 from heliostat.evaluate.table import MODEL, tabulate
@@ -62,6 +62,8 @@ class PairedReport:
     created: str
     disagreements: Disagreements
     folder: Path
+    unit: str = "examples"
+    """What a resample draws: examples, or groups of them that the split keeps together."""
 
     @property
     def html(self) -> Path:
@@ -92,7 +94,7 @@ class PairedReport:
                 "level": LEVEL,
                 "resamples": self.resamples,
                 "seed": SEED,
-                "method": "percentile bootstrap over examples, paired",
+                "method": f"percentile bootstrap over {self.unit}, paired",
             },
             "scores": {
                 side: {name: score._asdict() for name, score in named.items()} for side, named in self.scores.items()
@@ -125,7 +127,8 @@ def compare_models(
     }
     predictions = tabulate(head, first.ids, first.examples, answers, ())
     count = first.answers.run.evaluate.resamples
-    compared = compare(predictions.views(), metrics, count)
+    unit, groups = drawn(first.answers.run, first.examples)
+    compared = compare(predictions.views(), metrics, count, groups=groups)
     out.mkdir(parents=True, exist_ok=True)
     report = PairedReport(
         first=first.name,
@@ -140,6 +143,7 @@ def compare_models(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         disagreements=disagreements(head, first.ids, first.examples, answers[MODEL], answers[_OTHER]),
         folder=out,
+        unit=unit,
     )
     predictions.write(report.table)
     text = json.dumps(plain(report.values()), ensure_ascii=False, indent=1, allow_nan=False)

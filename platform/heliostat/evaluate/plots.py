@@ -55,7 +55,7 @@ _PAGE_FONT = "'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', sans-serif"
 
 
 @contextmanager
-def _figure(width: float, height: float, out: list[str]) -> Iterator[Figure]:
+def picture(width: float, height: float, out: list[str]) -> Iterator[Figure]:
     """A figure of that size in inches, whose SVG is appended to `out` when the block ends."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -85,7 +85,7 @@ def confusion(counts: npt.NDArray[np.int64], labels: Sequence[str]) -> str:
     size = len(labels)
     side = float(np.clip(1.9 + 0.62 * size, 3.4, 9.0))
     out: list[str] = []
-    with _figure(side + 0.5, side, out) as figure:
+    with picture(side + 0.5, side, out) as figure:
         axes = figure.subplots()
         shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
         # Not imshow: it would put a bitmap into the page.
@@ -113,7 +113,7 @@ def calibration(
 ) -> str:
     """A reliability diagram: accuracy against confidence in each bin, with the count of rows below."""
     out: list[str] = []
-    with _figure(4.4, 3.9, out) as figure:
+    with picture(4.4, 3.9, out) as figure:
         axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
         rows = np.bincount(places, minlength=bins)
         filled = np.flatnonzero(rows)
@@ -143,7 +143,7 @@ def wilson(rates: Values, rows: npt.NDArray[np.int64], z: float = 1.96) -> tuple
 def by_slice(found: Sequence[Slice], metric: str, overall: float, names: Mapping[str, str]) -> str:
     """The score of each slice of one column with its interval; `names` is how each model is called, ours first."""
     out: list[str] = []
-    with _figure(8.6, 0.75 + 0.44 * len(found) + 0.3, out) as figure:
+    with picture(8.6, 0.75 + 0.44 * len(found) + 0.3, out) as figure:
         axes = figure.subplots()
         axes.axvline(overall, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         for place, model in reversed(list(enumerate(list(names)[:2]))):
@@ -181,7 +181,7 @@ def curves(found: Mapping[str, Curve], chosen: str, title: str) -> str:
     if f"valid/{chosen}" in found and chosen != "loss":
         panels.append((f"{title} on valid", {f"valid/{chosen}": found[f"valid/{chosen}"]}))
     out: list[str] = []
-    with _figure(8.6, 2.9, out) as figure:
+    with picture(8.6, 2.9, out) as figure:
         every = figure.subplots(1, max(1, len(panels)), squeeze=False)[0]
         for axes, (heading, shown) in zip(every, panels, strict=False):
             for name, curve in shown.items():
@@ -211,7 +211,7 @@ _LINES = (BLUE, AMBER, "#6b7f94", "#b8c2cd", SKY)
 def chart(drawn: Chart, names: Mapping[str, str]) -> str:
     """Lines that a head describes; `names` is how models are called, others go by the name of their line."""
     out: list[str] = []
-    with _figure(4.6, 3.6, out) as figure:
+    with picture(4.6, 3.6, out) as figure:
         axes = figure.subplots()
         for place, (name, (x, y)) in enumerate(drawn.lines.items()):
             marker = "o" if len(x) <= 20 and drawn.diagonal else ""

@@ -74,6 +74,8 @@ class Report:
     """How a metric was computed, as its library spells it: by name of the metric, where it says so."""
     cleaning: Sequence[Mapping[str, Any]] = ()
     """What each step of cleaning and balancing touched."""
+    unit: str = "examples"
+    """What a resample draws: examples, or groups of them that the split keeps together."""
 
     @property
     def html(self) -> Path:
@@ -119,7 +121,7 @@ class Report:
                 "level": LEVEL,
                 "resamples": self.resamples,
                 "seed": SEED,
-                "method": "percentile bootstrap over examples, paired for differences",
+                "method": f"percentile bootstrap over {self.unit}, paired for differences",
             },
             "scores": _intervals(self.scores),
             "baselines": {address: _intervals(scores) for address, scores in self.baselines.items()},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from heliostat.evaluate.intervals import Interval, compare
+from heliostat.evaluate.intervals import Groups, Interval, compare
 from heliostat.plugin import Metric
 
 if TYPE_CHECKING:
@@ -31,8 +31,18 @@ class Slice(NamedTuple):
     """By model."""
 
 
-def slices(views: Mapping[str, pd.DataFrame], column: str, metric: Metric, name: str, count: int) -> Iterator[Slice]:
-    """The largest slices of `slice_<column>`, numbers in order, the rest by size. Rows without a value are one."""
+def slices(
+    views: Mapping[str, pd.DataFrame],
+    column: str,
+    metric: Metric,
+    name: str,
+    count: int,
+    together: Groups | None = None,
+) -> Iterator[Slice]:
+    """The largest slices of `slice_<column>`, numbers in order, the rest by size. Rows without a value are one.
+
+    `together`: a number of each row, equal for those that are drawn together for the intervals.
+    """
     first = next(iter(views.values()))
     values = groups(first[f"slice_{column}"])
     sizes = values.value_counts()
@@ -40,7 +50,8 @@ def slices(views: Mapping[str, pd.DataFrame], column: str, metric: Metric, name:
     in_order = [value for value in values.cat.categories if value in set(kept)] if hasattr(values, "cat") else kept
     for value in in_order:
         rows = (values == value).to_numpy()
-        scored = compare({model: view[rows] for model, view in views.items()}, {name: metric}, count)
+        inside = None if together is None else together[rows]
+        scored = compare({model: view[rows] for model, view in views.items()}, {name: metric}, count, groups=inside)
         scores = {model: named[name] for model, named in scored.scores.items()}
         yield Slice(column, str(value), int(rows.sum()), scores)
 

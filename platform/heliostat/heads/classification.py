@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from heliostat.batch import Batch, Encoded
-from heliostat.component import Row, Settings, closest, no_effect
+from heliostat.component import LATER, Row, Settings, closest, no_effect
 from heliostat.errors import DataError
 from heliostat.features import FeatureSpec, PooledFeatures
 from heliostat.heads.decision import Decision, fit_decision
@@ -44,16 +44,16 @@ class Classification(TaskHead):
 
         labels: tuple[str, ...] | None = None
         """The classes in order; None takes those that the train examples have."""
-        dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
-        class_weights: Literal["none", "balanced", "sqrt"] = "none"
+        dropout: Annotated[float, Field(ge=0.0, lt=1.0), LATER] = 0.1
+        class_weights: Annotated[Literal["none", "balanced", "sqrt"], LATER] = "none"
         """Weight of a class in the loss: 1, the inverse of its share, or that inverse's root (mean 1 over examples)."""
-        loss: Literal["cross_entropy", "focal"] = "cross_entropy"
+        loss: Annotated[Literal["cross_entropy", "focal"], LATER] = "cross_entropy"
         """Focal: examples that are answered well count less (Lin et al. 2017)."""
-        gamma: Annotated[float, Field(gt=0.0)] | None = None
+        gamma: Annotated[Annotated[float, Field(gt=0.0)] | None, LATER] = None
         """How much less: each example weighs (1 - its probability) ** gamma. Of the focal loss; None takes 2."""
-        label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+        label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0), LATER] = 0.0
         """Share of the target that is spread over all classes. Of the cross entropy."""
-        decide: Literal["most_probable", "macro_f1"] = "most_probable"
+        decide: Annotated[Literal["most_probable", "macro_f1"], LATER] = "most_probable"
         """Answer with the most probable class, or weigh the classes as serves the macro-F1 on the valid split."""
 
         lexical: LexicalSettings | None = None
@@ -77,6 +77,8 @@ class Classification(TaskHead):
     def __init__(self, config: Settings | None = None) -> None:
         super().__init__(config)
         self.labels: tuple[str, ...] = self.config.labels or ()
+        self.label_counts: tuple[int, ...] = ()
+        """Train examples of each class."""
         self.label_weights: tuple[float, ...] = ()
         self.decision: Decision | None = None
         self.lexical: Lexical | None = None
@@ -97,28 +99,35 @@ class Classification(TaskHead):
                 f"a classification needs two classes or more; the train split has only {', '.join(seen) or 'none'} "
                 f"({sum(seen.values())} examples). Check the adapter's label column."
             )
-        self.label_weights = self._weights([seen[label] for label in self.labels])
+        self._weigh(tuple(seen[label] for label in self.labels))
         if settings is not None and isinstance(examples, list):
             numbers = [self.labels.index(example["label"]) for example in examples]
             self.lexical = Lexical.fit(texts_of(examples, self.takes), numbers, len(self.labels), settings)
 
-    def _weights(self, counts: Sequence[int]) -> tuple[float, ...]:
+    def _weigh(self, counts: tuple[int, ...]) -> None:
         power = {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}[self.config.class_weights]
         raw = [(1.0 / count) ** power if count else 0.0 for count in counts]
         mean = sum(weight * count for weight, count in zip(raw, counts, strict=True)) / max(1, sum(counts))
-        return tuple(weight / mean for weight in raw)
+        self.label_counts, self.label_weights = counts, tuple(weight / mean for weight in raw)
 
     def save(self, folder: Path) -> None:
-        """Write the labels and their weights."""
-        fitted = {"labels": self.labels, "label_weights": self.label_weights, "decision": self.decision}
+        """Write the labels, how often each came, and the decision."""
+        fitted = {
+            "labels": self.labels,
+            "label_counts": self.label_counts,
+            "label_weights": self.label_weights,
+            "decision": self.decision,
+        }
         (folder / "labels.json").write_text(json.dumps(fitted, ensure_ascii=False, indent=1), encoding="utf-8")
         if self.lexical:
             self.lexical.save(folder)
 
     def load(self, folder: Path) -> None:
-        """Read the labels and their weights."""
+        """Read what `save` wrote; older files hold the weights of the labels and no counts."""
         fitted = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
         self.labels, self.label_weights = tuple(fitted["labels"]), tuple(fitted["label_weights"])
+        if "label_counts" in fitted:
+            self._weigh(tuple(fitted["label_counts"]))
         decision = fitted["decision"]
         self.decision = Decision(tuple(decision[0]), float(decision[1])) if decision else None
         self.lexical = Lexical.load(folder) if self.config.lexical else None

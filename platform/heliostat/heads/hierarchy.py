@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from heliostat.batch import Batch, Encoded
-from heliostat.component import Name, Row, Settings
+from heliostat.component import LATER, Name, Row, Settings
 from heliostat.errors import DataError
 from heliostat.features import FeatureSpec, PooledFeatures
 from heliostat.heads.classification import Classification, Text
@@ -45,7 +45,7 @@ class Hierarchy(TaskHead):
 
         levels: Annotated[tuple[Name, ...], Field(min_length=2)] = ("top", "below")
         """Names of the levels, the top one first; an example's `path` has a class for each."""
-        dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+        dropout: Annotated[float, Field(ge=0.0, lt=1.0), LATER] = 0.1
         class_weights: Literal["none", "balanced", "sqrt"] = "none"
         """Weight of a class of the top level: 1, the inverse of its share, or that inverse's root."""
         below_weight: Annotated[float, Field(gt=0.0)] = 1.0

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from heliostat.batch import Encoded
-from heliostat.component import Row, Settings
+from heliostat.component import LATER, Row, Settings
 from heliostat.errors import DataError
 from heliostat.plugin import Record
 
@@ -32,7 +32,7 @@ _MOST_CLASSES = 200
 class LexicalSettings(Settings):
     """A linear model over words (1-2) and characters within words (2-5) beside the network."""
 
-    weight: Annotated[float, Field(gt=0.0)] = 1.0
+    weight: Annotated[float, Field(gt=0.0), LATER] = 1.0
     """What a margin of 1 adds to the log-probability of a class."""
     strength: Annotated[float, Field(gt=0.0)] = 0.3
     """The inverse of the L2 penalty (scikit-learn's C)."""

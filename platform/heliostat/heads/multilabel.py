@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from heliostat.batch import Batch, Encoded
-from heliostat.component import Row, Settings, closest
+from heliostat.component import LATER, Row, Settings, closest
 from heliostat.errors import DataError
 from heliostat.features import FeatureSpec, PooledFeatures
 from heliostat.heads.classification import Text
@@ -38,7 +38,7 @@ class MultiLabel(TaskHead):
         """The labels in order; None takes those that the train examples have."""
         threshold: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
         """Probability from which on a label applies."""
-        dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+        dropout: Annotated[float, Field(ge=0.0, lt=1.0), LATER] = 0.1
 
     needs: ClassVar[type[PooledFeatures]] = PooledFeatures
     takes: ClassVar[type[Record]] = Text

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from heliostat.batch import Batch, Draws, Encoded, Ragged
-from heliostat.component import Row, Settings
+from heliostat.component import LATER, Row, Settings
 from heliostat.features import FeatureSpec, ItemFeatures
 from heliostat.heads.item_relations import Relations
 from heliostat.plugin import Metric, Record, TaskHead
@@ -78,7 +78,7 @@ class Ranking(TaskHead):
         negatives: Annotated[int, Field(ge=1, le=4096)] | None = None
         """Items drawn for each place, against which its target is learned (sampled softmax, for large catalogues);
         None takes them all."""
-        label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+        label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0), LATER] = 0.0
         """Share of the target that is spread over all items. Of the full softmax."""
         linear: LinearTerm | None = None
         """A linear term beside the model; None adds nothing. For catalogues of up to 20,000 items."""

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from heliostat.batch import Batch, Encoded
-from heliostat.component import Row, Settings, no_effect
+from heliostat.component import LATER, Row, Settings, no_effect
 from heliostat.errors import DataError
 from heliostat.features import FeatureSpec, PooledFeatures
 from heliostat.heads.classification import Text
@@ -38,7 +38,7 @@ class Regression(TaskHead):
         """Squared error, or one that grows linearly beyond `delta` and so minds outliers less (Huber 1964)."""
         delta: Annotated[float, Field(gt=0.0)] | None = None
         """Where the Huber loss turns linear, in standard deviations of the train targets; None takes 1."""
-        dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+        dropout: Annotated[float, Field(ge=0.0, lt=1.0), LATER] = 0.1
 
         @model_validator(mode="after")
         def _delta_belongs_to_huber(self) -> Self:

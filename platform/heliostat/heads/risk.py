@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from heliostat.batch import Encoded
-from heliostat.component import Row, Settings, closest
+from heliostat.component import LATER, Row, Settings, closest
 from heliostat.errors import DataError
 from heliostat.features import FeatureSpec, PooledFeatures
 from heliostat.heads.calibration import Calibration, fit_calibration
@@ -53,7 +53,7 @@ class Risk(TaskHead):
         """What makes probabilities of scores on the valid split: nothing, a line in log-odds, or a rising staircase."""
         reasons: bool = True
         """Whether answers say what each field added; it costs one more pass for each field."""
-        dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+        dropout: Annotated[float, Field(ge=0.0, lt=1.0), LATER] = 0.1
 
     needs: ClassVar[type[PooledFeatures]] = PooledFeatures
     takes: ClassVar[type[Record]] = Text

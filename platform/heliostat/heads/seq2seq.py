@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from heliostat.batch import Batch, Draws
-from heliostat.component import Row, Settings
+from heliostat.component import LATER, Row, Settings
 from heliostat.errors import DataError, Problem, RunError
 from heliostat.features import Features, FeatureSpec, Seq2SeqFeatures, Vocabulary
 from heliostat.heads.masked_lm import perplexity
@@ -56,7 +56,7 @@ class Seq2Seq(TaskHead):
     class Config(Settings):
         """How the targets are smoothed, and how an answer is searched for."""
 
-        label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+        label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0), LATER] = 0.1
         """Probability that is spread over the whole vocabulary (Szegedy et al. 2016)."""
         subword_noise: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.0
         """How often a token of a training text is taken apart, anew in each epoch (after Provilkov et al. 2020)."""

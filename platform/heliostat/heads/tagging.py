@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from heliostat.batch import Batch, Encoded
-from heliostat.component import Row, Settings, closest
+from heliostat.component import LATER, Row, Settings, closest
 from heliostat.errors import DataError
 from heliostat.features import WORD_STARTS, FeatureSpec, TokenFeatures
 from heliostat.heads.tagging_metrics import entities, tagging_metrics
@@ -48,7 +48,7 @@ class Tagging(TaskHead):
 
         tags: tuple[str, ...] | None = None
         """The tags in order; None takes those that the train examples have."""
-        dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+        dropout: Annotated[float, Field(ge=0.0, lt=1.0), LATER] = 0.1
 
     needs: ClassVar[type[TokenFeatures]] = TokenFeatures
     takes: ClassVar[type[Record]] = Words

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from heliostat.run.cleaning import AugmentSettings, BalanceSettings, CleanSettings
 from heliostat.run.components import AdapterSpec, BaselineSpec, ComponentSpec, EncoderSpec, HeadSpec
-from heliostat.run.file import check, load, locate, nested, read, runs
+from heliostat.run.file import check, laid, load, locate, nested, place, read, runs
 from heliostat.run.optimizers import AdamW, Muon, OptimizerSettings, RmsProp, Sgd
 from heliostat.run.pinned import parent_address, pinned
 from heliostat.run.settings import (
@@ -31,6 +31,7 @@ from heliostat.run.splits import (
     protocol,
 )
 from heliostat.run.text import render
+from heliostat.run.tuning import TuneSettings
 
 __all__ = [
     "AdamW",
@@ -59,13 +60,16 @@ __all__ = [
     "SplitSettings",
     "TimeSplit",
     "TrainSettings",
+    "TuneSettings",
     "build",
     "check",
+    "laid",
     "load",
     "locate",
     "nested",
     "parent_address",
     "pinned",
+    "place",
     "protocol",
     "read",
     "render",

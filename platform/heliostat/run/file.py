@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,14 @@ def load(reference: str, overrides: Sequence[str] = ()) -> Run:
 
     Raises RunError with every mistake at once.
     """
+    return laid(reference, overrides)[0]
+
+
+def laid(reference: str, overrides: Sequence[str] = ()) -> tuple[Run, dict[str, Any]]:
+    """What `load` gives, and the plain values that it was checked from: what the file and the overrides say, no more.
+
+    Other values can be laid over these with `place`, as if they had been given on the command line.
+    """
     path = locate(reference)
     values = read(path)
     problems = [problem for override in overrides if (problem := _lay(values, override))]
@@ -85,7 +94,16 @@ def load(reference: str, overrides: Sequence[str] = ()) -> Run:
         raise RunError([*problems, *error.problems], source=str(path)) from None
     if problems:
         raise RunError(problems, source=str(path))
-    return run
+    return run, values
+
+
+def place(values: Mapping[str, Any], laid_over: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of `values` with the value of each dotted key of `laid_over` put in its place. Raises RunError."""
+    copy = deepcopy(dict(values))
+    problems = [problem for key, value in laid_over.items() if (problem := _place(copy, key.split("."), value, ""))]
+    if problems:
+        raise RunError(problems)
+    return copy
 
 
 def nested(overrides: Sequence[str]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from heliostat.run.cleaning import AugmentSettings, BalanceSettings, CleanSettin
 from heliostat.run.components import AdapterSpec, BaselineSpec, EncoderSpec, HeadSpec
 from heliostat.run.optimizers import AdamW, OptimizerSettings
 from heliostat.run.splits import Fraction, HashSplit, SplitSettings
+from heliostat.run.tuning import TuneSettings
 
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
@@ -202,6 +203,8 @@ class Run(Settings):
     train: TrainSettings = TrainSettings()
     scaling: ScalingSettings = ScalingSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    tune: TuneSettings | None = None
+    """How `heliostat tune` searches; a training leaves it alone."""
 
     @model_validator(mode="after")
     def _features_fit(self) -> Self:

@@ -25,7 +25,7 @@ def finished_model(folder: Path, best: Path, prepared: Prepared) -> Path:
         return best
     examples = list(prepared.examples("valid"))
     asked = [{name: row[name] for name in head.takes.model_fields if name in row} for row in examples]
-    groups = groups_of(predictor.run.data.split, examples, tuple(head.takes.model_fields))
+    groups = groups_of(predictor.run, examples)
     if not head.calibrate(examples, predictor.predict(asked), groups):
         return best
     return _written(folder / "model", best, head)

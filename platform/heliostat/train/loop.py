@@ -17,7 +17,8 @@ from heliostat.data.plan import Rows
 from heliostat.data.prepared import Prepared
 from heliostat.errors import Stopped, TrainError
 from heliostat.run import Run
-from heliostat.train.policy import LeaveOut, RollBack, Stop, Validation, after_nan, after_validation, best
+from heliostat.train.memory import keep_memory
+from heliostat.train.policy import Continue, LeaveOut, RollBack, Stop, Validation, after_nan, after_validation, best
 from heliostat.train.progress import START, Position, Timetable
 from heliostat.train.schedule import lr_at
 from heliostat.train.trainee import Trainee
@@ -43,6 +44,7 @@ def fit(run: Run, prepared: Prepared, worker: Worker, folder: Path) -> Outcome:
     the loss is not finite or workers have drifted apart.
     """
     started = time.monotonic()
+    keep_memory()
     trainee = Trainee.build(run, prepared, worker, folder)
     try:
         reason, history = _train(trainee)
@@ -100,9 +102,12 @@ def _train_from(
         stop = update is not None and update.stop
         validates = timetable.validates(after)
         if validates and not trainee.aside:
-            history = [*history, trainee.validate(after)]
-            trainee.save(after, history)
-            decision = after_validation(history, settings.patience)
+            judged = trainee.validate(after, timetable)
+            history = [*history, judged.validation]
+            asked = trainee.worker.judge(judged)
+            if isinstance(asked, Continue) or asked.is_kept:
+                trainee.save(after, history)
+            decision = after_validation(history, settings.patience) if isinstance(asked, Continue) else asked
             if isinstance(decision, Stop):
                 return decision.reason, history
         elif validates or stop or timetable.checkpoints(after):

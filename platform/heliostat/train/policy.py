@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 
@@ -13,6 +13,18 @@ class Validation(NamedTuple):
     score: float
 
 
+class Judged(NamedTuple):
+    """A validation as it is told to those who compare trainings."""
+
+    validation: Validation
+    progress: float
+    """Share of the training that is done."""
+    epochs: float
+    """Passes over the train split that are done."""
+    row: Mapping[str, float]
+    """What the journal was told."""
+
+
 class Continue(NamedTuple):
     """Go on training."""
 
@@ -21,6 +33,8 @@ class Stop(NamedTuple):
     """End the training."""
 
     reason: str
+    is_kept: bool = True
+    """Whether the weights as they are get a checkpoint first; False for a training that others have given up."""
 
 
 class LeaveOut(NamedTuple):

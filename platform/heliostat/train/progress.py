@@ -44,6 +44,11 @@ class Timetable(NamedTuple):
         """The share of the training done when the update at `position` is made: its middle, so never 0 or 1."""
         return (position.step + 0.5) / self.num_steps
 
+    def epochs(self, position: Position) -> float:
+        """Passes over the train split that are done at `position`."""
+        done = position.epoch == len(self.steps_of_epoch)
+        return float(position.epoch) if done else position.epoch + position.batch / self.steps_of_epoch[position.epoch]
+
     def next(self, position: Position) -> Position:
         """The position after one update."""
         batch = position.batch + 1

@@ -34,7 +34,7 @@ from heliostat.train.ema import MovingAverage
 from heliostat.train.golden import golden_answers
 from heliostat.train.journal import Journal
 from heliostat.train.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors
-from heliostat.train.policy import Validation, best
+from heliostat.train.policy import Judged, Validation, best
 from heliostat.train.progress import START, Position, Timetable
 from heliostat.train.saver import Saver
 from heliostat.train.sharded import Whole
@@ -209,12 +209,12 @@ class Trainee:
         self.journal.write({"step": after.step, "epoch": after.epoch, "progress": after.step / num_steps, **row})
         self.pending, self.since = [], now
 
-    def validate(self, after: Position) -> Validation:
+    def validate(self, after: Position, timetable: Timetable) -> Judged:
         """Loss and scores on the valid split, shared over the workers, in the journal."""
         row, validation = self.scored(after)
         self.journal.write(row)
         self.since = time.monotonic()
-        return validation
+        return Judged(validation, after.step / timetable.num_steps, timetable.epochs(after), row)
 
     def scored(self, after: Position) -> tuple[dict[str, float], Validation]:
         """What the journal is told of the weights as they are, and how good they are.

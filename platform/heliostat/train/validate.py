@@ -33,7 +33,19 @@ def validate(trainee: Trainee) -> dict[str, float]:
     for piece in pieces:
         for name, value in _sums_of(trainee, piece).items():
             sums[name] = sums[name] + value
-    total = worker.add_up(sums)
+    return _scores(head, worker.add_up(sums))
+
+
+@torch.no_grad()
+def score_names(trainee: Trainee) -> list[str]:
+    """The names that `validate` gives, from one row of the valid split; none where it has no row."""
+    trainee.model.eval()
+    if not len(trainee.valid):
+        return []
+    return list(_scores(trainee.parts.head, _sums_of(trainee, np.zeros(1, dtype=np.int64))))
+
+
+def _scores(head: TaskHead, total: Sums) -> dict[str, float]:
     terms = {
         name.removeprefix("sum/"): float(value) / max(float(total["count/" + name.removeprefix("sum/")]), 1e-9)
         for name, value in total.items()

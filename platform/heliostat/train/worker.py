@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from heliostat.model import Model, count_parameters
 from heliostat.train.assignment import Assignment, Evaluator
+from heliostat.train.policy import Continue, Judged, Stop
 from heliostat.train.sharded import shard, without_reduction
 
 Sums = dict[str, npt.NDArray[np.float64]]
@@ -60,6 +61,13 @@ class Worker(ABC):
     @abstractmethod
     def should_stop(self) -> bool:
         """Whether somebody asked this worker to stop. Workers may answer differently; the loop adds the answers up."""
+
+    def judge(self, judged: Judged) -> Continue | Stop:
+        """What others say of a validation, as a sweep that stops its weaker trials; nobody has a say here.
+
+        Every worker asks, after the last update too, and gets the same answer.
+        """
+        return Continue()
 
     def evaluator(self, assignment: Assignment) -> Evaluator:
         """Start what scores checkpoints while this worker trains: a process on this machine."""

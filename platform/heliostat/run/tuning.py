@@ -1,0 +1,58 @@
+"""How a run is searched: the section `tune`, which `heliostat tune` reads and a training leaves alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from heliostat.component import Settings
+from heliostat.run.domains import Dimension, dimension
+
+Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class TuneSettings(Settings):
+    """A search over settings of the run."""
+
+    space: dict[str, Any] | None = None
+    """Dotted key -> what it may take, as `train.lr: log(1e-5,1e-2)`; None takes what the head declares."""
+    trials: Count | None = None
+    """Trials, at most; None takes 32, or all points of a grid."""
+    search: Literal["tpe", "random", "grid", "sobol"] = "tpe"
+    """Who proposes the next trial: a tree-structured Parzen estimator (Bergstra et al. 2011, multivariate), chance, a
+    grid of all points, a Sobol sequence."""
+    scheduler: Literal["asha", "hyperband", "median", "fifo"] = "asha"
+    """Who stops trials early: successive halving without waiting (Li et al. 2020), Hyperband over several of it, those
+    below the median, nobody."""
+    reduction: Annotated[int, Field(ge=2)] = 3
+    """Of asha and hyperband: one trial of so many goes on from each rung to the next, which is so many times higher."""
+    validations: Count = 9
+    """Validations of a trial, at least: an early stop can come at each of them. Not of fifo."""
+    metric: str | None = None
+    """The validation score that trials are compared by; None takes the run's `train.select`, or the head's."""
+    concurrent: Count | None = None
+    """Trials at a time; None takes one for each share of `scaling.threads_per_worker` cores, as far as memory goes."""
+    time_s: Positive | None = None
+    """Seconds of one driver after which no trial begins, and those under way end at their next validation."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 7
+    """Of the search; each trial has the run's own `train.seed`."""
+
+    @model_validator(mode="after")
+    def _domains_can_be_read(self) -> Self:
+        problems = []
+        for key, written in (self.space or {}).items():
+            try:
+                dimension(key, written)
+            except ValueError as error:
+                problems.append(f"{key}: {error}")
+        if problems:
+            raise PydanticCustomError("domain", "{sentence}", {"sentence": " ".join(problems)})
+        return self
+
+    def dimensions(self) -> Mapping[str, Dimension]:
+        """The searched settings by their keys."""
+        return {key: dimension(key, written) for key, written in (self.space or {}).items()}
