@@ -31,6 +31,7 @@ def run_of(settings: Settings) -> Any:
         [f"train.max_steps={settings['steps']}", "train.ema=null", "data.split={by: hash, valid: 0.02, test: 0.02}"],
         **{"data.limit": settings["limit"], "train.tokens_per_batch": settings["tokens"]},
         **{"train.tokens_per_micro_batch": settings["tokens"], "train.evaluations_per_epoch": 1},
+        **{"scaling.num_workers": 2},
     )
 
 
