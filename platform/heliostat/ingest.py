@@ -58,6 +58,20 @@ def prepare(run: Run, *, on_progress: Progress | None = None) -> Prepared:
         return prepare_with(run, on_progress=on_progress, engine=RayData(stack))
 
 
+def prepared_once(run: Run, folder: Path, on_progress: Progress) -> Prepared:
+    """The prepared data that a note in `folder` names, or else those of `run`, which are then noted.
+
+    What is resumed so goes on with the data it began with, whatever became of their source.
+    """
+    note = folder / "prepared"
+    place = home() / "prepared" / note.read_text(encoding="utf-8").strip() if note.is_file() else None
+    if place and Prepared.is_complete(place):
+        return Prepared.open(place)
+    prepared = prepare(run, on_progress=on_progress)
+    note.write_text(prepared.key, encoding="utf-8")
+    return prepared
+
+
 def choose_engine(engine: Literal["auto", "local", "ray"], size_bytes: int) -> Literal["local", "ray"]:
     """What drives the preparation: `auto` takes Ray for a large source, or where several nodes are connected."""
     if engine != "auto":

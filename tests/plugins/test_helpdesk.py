@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -126,32 +123,10 @@ def test_samples_fit_the_record_that_the_head_takes() -> None:
         assert head().takes.model_validate(sample).model_dump() == sample
 
 
-def test_describing_the_plugin_imports_nothing_heavy() -> None:
-    code = (
-        "import sys; from heliostat.run import load, build; build(load('helpdesk/default'));"
-        "print(*sorted({'torch', 'ray', 'transformers', 'pandas', 'sklearn', 'gradio'} & set(sys.modules)))"
-    )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == ""
-
-
 @pytest.fixture(scope="module")
-def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def ask(answering: Any) -> Any:
     """ask(record) is the reply of a model trained for seconds."""
-    from fastapi.testclient import TestClient
-
-    from heliostat.predict import Predictor
-    from heliostat.serve.app import build_app
-    from heliostat.serve.schema import Served
-    from heliostat.train.launch import train
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HELIOSTAT_HOME", str(tmp_path_factory.mktemp("home")))
-        model = Predictor.load(train(runs.load("helpdesk/tiny", ["data.engine=local", "train.max_steps=3"])).checkpoint)
-        with TestClient(
-            build_app(model, Served("desk", 1)), base_url="http://127.0.0.1", raise_server_exceptions=False
-        ) as client:
-            yield lambda record: client.post("/v1/models/desk:predict", json={"instances": [record]})
+    return answering("helpdesk/tiny", 3)
 
 
 @pytest.mark.parametrize(

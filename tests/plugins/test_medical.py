@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -181,16 +178,6 @@ def test_the_page_of_roles_colours_sentences() -> None:
     assert page.bars(answer) == {"methods": 0.5, "results": 0.5}
 
 
-def test_describing_the_plugin_imports_nothing_heavy() -> None:
-    code = (
-        "import sys; from heliostat.run import load, build;"
-        "build(load('medical/default')); build(load('medical/roles'));"
-        "print(*sorted({'torch', 'ray', 'transformers', 'pandas', 'sklearn', 'gradio'} & set(sys.modules)))"
-    )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == ""
-
-
 def test_nothing_of_an_abstract_is_carried() -> None:
     """The abstracts are their publishers': only their sources' addresses and hashes are in the package."""
     assert FOLDER is not None
@@ -202,21 +189,9 @@ def test_nothing_of_an_abstract_is_carried() -> None:
 
 
 @pytest.fixture(scope="module")
-def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def ask(answering: Any) -> Any:
     """ask(record) is the reply of a model trained for seconds."""
-    from fastapi.testclient import TestClient
-
-    from heliostat.predict import Predictor
-    from heliostat.serve.app import build_app
-    from heliostat.serve.schema import Served
-    from heliostat.train.launch import train
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HELIOSTAT_HOME", str(tmp_path_factory.mktemp("home")))
-        model = Predictor.load(train(runs.load("medical/tiny", ["data.engine=local", "train.max_steps=3"])).checkpoint)
-        app = build_app(model, Served("chapters", 1))
-        with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
-            yield lambda record: client.post("/v1/models/chapters:predict", json={"instances": [record]})
+    return answering("medical/tiny", 3)
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -207,35 +204,10 @@ def test_every_run_checks_and_writes_the_language_that_it_reads(name: str) -> No
     assert ("zh" in name) == (parts.head.config.tokenize == "zh")  # type: ignore[attr-defined]
 
 
-def test_describing_the_plugin_imports_nothing_heavy() -> None:
-    code = (
-        "import sys; from heliostat.run import load, build; build(load('translation/default'));"
-        "print(*sorted({'torch', 'ray', 'transformers', 'pandas', 'sklearn', 'sacrebleu'} & set(sys.modules)))"
-    )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == ""
-
-
 @pytest.fixture(scope="module")
-def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def ask(answering: Any) -> Any:
     """ask(record) is the reply of a model trained for seconds; ask(record, "stream") that of its stream."""
-    from fastapi.testclient import TestClient
-
-    from heliostat.predict import Predictor
-    from heliostat.serve.app import build_app
-    from heliostat.serve.schema import Served
-    from heliostat.train.launch import train
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HELIOSTAT_HOME", str(tmp_path_factory.mktemp("home")))
-        model = Predictor.load(
-            train(runs.load("translation/tiny", ["data.engine=local", "train.max_steps=4"])).checkpoint
-        )
-        app = build_app(model, Served("translation", 1))
-        with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
-            yield lambda record, verb="predict": client.post(
-                f"/v1/models/translation:{verb}", json={"instances": [record]}
-            )
+    return answering("translation/tiny", 4)
 
 
 ANSWERED: dict[str, dict[str, Any]] = {

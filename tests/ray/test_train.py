@@ -12,8 +12,8 @@ import pytest
 from heliostat import checkpoint
 from heliostat.errors import TrainError
 from heliostat.run import Run, check
+from heliostat.train.crew import share_of_cores
 from heliostat.train.launch import train
-from heliostat.train.worker import share_of_cores
 
 NUM_ROWS = 65
 

@@ -8,8 +8,7 @@ import pytest
 
 from heliostat.errors import TrainError
 from heliostat.run import ScalingSettings
-from heliostat.train.crew import trains_here
-from heliostat.train.worker import _cores_of_container, share_of_cores
+from heliostat.train.crew import _cores_of_container, share_of_cores, trains_here
 
 
 @pytest.mark.parametrize(

@@ -149,8 +149,9 @@ def drawn(run: Run, examples: Sequence[Row]) -> tuple[str, Groups | None]:
 
     Examples that the split keeps together by a key that is named are one draw: they are alike.
     """
-    key, numbers = key_fields(run, examples), groups_of(run, examples)
-    if not key or numbers is None:
+    key = key_fields(run, examples)
+    numbers = groups_of(run, examples) if key else None
+    if numbers is None:
         return "examples", None
     return f"the {len(set(numbers)):,} groups of examples with equal {' and '.join(key)}", np.array(numbers)
 

@@ -1,8 +1,11 @@
-"""How many workers share a run, and whether this process is the only one."""
+"""How many workers share a run, whether this process is the only one, and how many cores each may take."""
 
 from __future__ import annotations
 
+import math
 import os
+import sys
+from pathlib import Path
 
 from heliostat.errors import TrainError
 from heliostat.run import ScalingSettings
@@ -25,15 +28,16 @@ def trains_here(scaling: ScalingSettings) -> bool:
     return True
 
 
-def workers_on_ray(scaling: ScalingSettings) -> int | tuple[int, int]:
-    """What Ray is asked for: as the run says, or with auto a worker a GPU, or a machine with CPUs where there are none.
+def share_of_cores(workers_here: int) -> int:
+    """Threads a worker when `workers_here` of them share this machine: two that take all cores each run 10x slower."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, _cores_of_container()) // max(1, workers_here))
 
-    Ray must be connected.
-    """
-    import ray
 
-    if scaling.num_workers != AUTO:
-        return scaling.num_workers
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    gpus = int(sum(each.get("GPU", 0) for each in nodes))
-    return gpus or max(1, sum(each.get("CPU", 0) >= 1 for each in nodes))
+def _cores_of_container(limit: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Cores that this container may use. It sees all of its host's, and more threads than it may run are throttled."""
+    try:
+        quota, period = limit.read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return sys.maxsize
+    return sys.maxsize if quota == "max" else max(1, math.ceil(int(quota) / int(period)))

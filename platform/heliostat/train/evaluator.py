@@ -133,7 +133,7 @@ class ChildProcess:
 
 def threads_of_evaluator() -> int:
     """A quarter of the cores: training has the others."""
-    from heliostat.train.worker import share_of_cores
+    from heliostat.train.crew import share_of_cores
 
     return share_of_cores(4)
 

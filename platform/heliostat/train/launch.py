@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from heliostat import checkpoint
 from heliostat.errors import Stopped, TrainError
-from heliostat.home import home
 from heliostat.run import Run, check, pinned
 from heliostat.train import run_folder, torchrun
 from heliostat.train.ancestry import ancestors_of, note_ancestors
-from heliostat.train.crew import trains_here
+from heliostat.train.crew import share_of_cores, trains_here
 from heliostat.train.full_disk import full_disk_told
 from heliostat.train.lookout import Lookout
 from heliostat.train.mirror import bring
@@ -144,7 +143,7 @@ def _train_together(
 def _train_in(group: torchrun.Group, run: Run, prepared: Path, folder: Path, watcher: Watcher) -> None:
     from heliostat.data.prepared import Prepared
     from heliostat.train.loop import fit
-    from heliostat.train.worker import TorchWorker, set_threads, share_of_cores
+    from heliostat.train.worker import TorchWorker, set_threads
 
     set_threads(run.scaling.threads_per_worker or share_of_cores(group.here.local_world_size))
     look = Lookout(watcher, folder, timeout_s=run.scaling.timeout_s)
@@ -177,16 +176,9 @@ def _train(run: Run, folder: Path, watcher: Watcher) -> Path:
 
 def _prepared(run: Run, folder: Path, watcher: Watcher) -> Prepared:
     """The data of the run. One that is resumed goes on with those it began with, whatever became of their source."""
-    from heliostat.data.prepared import Prepared
-    from heliostat.ingest import prepare
+    from heliostat.ingest import prepared_once
 
-    note = folder / "prepared"
-    place = home() / "prepared" / note.read_text(encoding="utf-8").strip() if note.is_file() else None
-    if place and Prepared.is_complete(place):
-        prepared = Prepared.open(place)
-    else:
-        prepared = prepare(run, on_progress=watcher.preparing)
-        note.write_text(prepared.key, encoding="utf-8")
+    prepared = prepared_once(run, folder, watcher.preparing)
     if run_folder.is_asked_to_stop(folder):
         raise Stopped("stopped before the first step.")
     watcher.training(folder)
@@ -196,7 +188,7 @@ def _prepared(run: Run, folder: Path, watcher: Watcher) -> Prepared:
 def _train_here(run: Run, prepared: Path, folder: Path, look: Lookout) -> None:
     from heliostat.data.prepared import Prepared
     from heliostat.train.loop import fit
-    from heliostat.train.worker import LocalWorker, set_threads, share_of_cores
+    from heliostat.train.worker import LocalWorker, set_threads
 
     set_threads(run.scaling.threads_per_worker or share_of_cores(1))
 

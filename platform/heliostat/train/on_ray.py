@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from heliostat.errors import HeliostatError, Stopped, TrainError
-from heliostat.run import Run
+from heliostat.run import Run, ScalingSettings
 from heliostat.run.settings import AUTO
 from heliostat.train.beats import Beats, groups, wait_for_silence
-from heliostat.train.crew import workers_on_ray
+from heliostat.train.crew import share_of_cores
 from heliostat.train.full_disk import full_disk_told
 from heliostat.train.lookout import Lookout
 from heliostat.train.run_folder import is_asked_to_stop
@@ -139,7 +139,7 @@ def work(config: dict[str, Any]) -> None:
     from heliostat.run import check
     from heliostat.train.loop import fit
     from heliostat.train.ray_worker import RayWorker
-    from heliostat.train.worker import set_threads, share_of_cores
+    from heliostat.train.worker import set_threads
 
     context = ray.train.get_context()
     run, folder = check(config["run"]), Path(config["folder"])
@@ -170,6 +170,20 @@ def _has_gpus(run: Run) -> bool:
     import ray
 
     return float(ray.cluster_resources().get("GPU", 0)) >= run.scaling.least_workers
+
+
+def workers_on_ray(scaling: ScalingSettings) -> int | tuple[int, int]:
+    """What Ray is asked for: as the run says, or with auto a worker a GPU, or a machine with CPUs where there are none.
+
+    Ray must be connected.
+    """
+    import ray
+
+    if scaling.num_workers != AUTO:
+        return scaling.num_workers
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = int(sum(each.get("GPU", 0) for each in nodes))
+    return gpus or max(1, sum(each.get("CPU", 0) >= 1 for each in nodes))
 
 
 def check_resources(num_workers: int) -> float:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import os
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -157,21 +154,6 @@ class TorchWorker(Worker):
     def should_stop(self) -> bool:
         """What the launcher says; asked of rank 0 only, which is enough as the answers are added up."""
         return self.rank == 0 and self.asked_to_stop()
-
-
-def share_of_cores(workers_here: int) -> int:
-    """Threads a worker when `workers_here` of them share this machine: two that take all cores each run 10x slower."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, _cores_of_container()) // max(1, workers_here))
-
-
-def _cores_of_container(limit: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """Cores that this container may use. It sees all of its host's, and more threads than it may run are throttled."""
-    try:
-        quota, period = limit.read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        return sys.maxsize
-    return sys.maxsize if quota == "max" else max(1, math.ceil(int(quota) / int(period)))
 
 
 def set_threads(threads: int) -> None:

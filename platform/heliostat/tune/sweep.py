@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
-from heliostat.data.prepared import Prepared
 from heliostat.errors import Stopped, TrainError
-from heliostat.home import home
 from heliostat.train import run_folder
+from heliostat.train.crew import share_of_cores
 from heliostat.train.signals import stop_signals
 from heliostat.tune.driver import Driver, Sweep
 from heliostat.tune.plan import Plan, planned, with_validations
@@ -33,8 +31,7 @@ def tune(values: Mapping[str, Any] | None, *, resume: str | None = None, watcher
         raise TrainError("there is nothing to search: name a run, or continue a sweep with --resume ID.")
     else:
         plan, folder = planned(values), None
-    cores = _cores()
-    concurrent, threads = places(plan.settings, plan.run.scaling.threads_per_worker, cores)
+    concurrent, threads = places(plan.settings, plan.run.scaling.threads_per_worker, share_of_cores(1))
     folder = folder or SweepFolder.create(plan.run.name, {"values": plan.values})
     watcher.started(folder.id, folder.folder)
     wishes: list[bool] = []
@@ -52,16 +49,13 @@ def tune(values: Mapping[str, Any] | None, *, resume: str | None = None, watcher
             pool.close()
 
 
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _prepared_driver(plan: Plan, folder: SweepFolder, pool: Pool, watcher: SweepWatcher) -> Driver:
     """Prepare the data that trials share, and let every place build the run once."""
     import psutil
 
-    prepared = _data(plan, folder, watcher)
+    from heliostat.ingest import prepared_once
+
+    prepared = prepared_once(plan.run, folder.folder, watcher.preparing)
     plan, epochs = with_validations(plan, prepared)
     rehearsals = pool.rehearse(plan.run, prepared.folder)
     metric = check_metric(plan.run, plan.head.selects, rehearsals[0].scores)
@@ -70,16 +64,3 @@ def _prepared_driver(plan: Plan, folder: SweepFolder, pool: Pool, watcher: Sweep
     if any(each.device != "cpu" for each in rehearsals) and plan.settings.concurrent is None:
         pool.size = 1  # as long as nobody says that several fit on the GPU
     return Driver(plan, folder, pool, watcher, prepared, metric, epochs)
-
-
-def _data(plan: Plan, folder: SweepFolder, watcher: SweepWatcher) -> Prepared:
-    """The data of the run itself. A sweep that is resumed goes on with those it began with."""
-    from heliostat.ingest import prepare
-
-    note = folder.folder / "prepared"
-    place = home() / "prepared" / note.read_text(encoding="utf-8").strip() if note.is_file() else None
-    if place and Prepared.is_complete(place):
-        return Prepared.open(place)
-    prepared = prepare(plan.run, on_progress=watcher.preparing)
-    note.write_text(prepared.key, encoding="utf-8")
-    return prepared
