@@ -10,8 +10,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 # Read by OpenMP when torch is first imported. Its threads spin while they wait for each other: for milliseconds, where
-# nobody says how long, and a step beside another busy process then takes nearly five times as long instead of two and a half. Without
-# any spinning it takes a tenth longer on a machine of its own. This is some tens of microseconds.
+# nobody says how long, and a step beside another busy process then takes nearly five times as long instead of two and
+# a half. Without any spinning it takes a tenth longer on a machine of its own. This is some tens of microseconds.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
