@@ -18,8 +18,11 @@ from heliostat.serve.token import is_right
 
 log = logging.getLogger(__name__)
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
 """What a probe may ask without a token; both answer with a single word."""
+
+RELAYED = "heliostat.relayed"
+"""In the scope of a request that the guard of the index has let in. No client can write there."""
 
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -58,13 +61,15 @@ class Guard:
         exchange = _Exchange(send, _request_id(scope))
         scope["heliostat.arrived"], scope["heliostat.id"] = exchange.started, exchange.id
         try:
-            self._check(scope)
+            if not scope.get(RELAYED):
+                self._check(scope)
             await self._app(scope, _counted(receive, self._limits.max_body_bytes), exchange.send)
         except Exception as error:
             if exchange.status:  # the head is out: the connection can only be cut
                 raise
             refusal = error if isinstance(error, Refusal) else unexpected(error, exchange.id)
-            await refusal.response(exchange.id)(scope, receive, exchange.send)
+            scope["heliostat.error"] = refusal.code
+            await refusal.response(exchange.id, scope["path"])(scope, receive, exchange.send)
         finally:
             self._answered(scope, exchange.status, time.monotonic() - exchange.started)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +16,11 @@ from heliostat.predict.predictor import Precision
 from heliostat.serve.app import ModelRoutes
 from heliostat.serve.events import Events
 from heliostat.serve.guard import Access
-from heliostat.serve.index import IndexRoutes
+from heliostat.serve.index import ANSWER_S, IndexRoutes
 from heliostat.serve.limits import Limits
+from heliostat.serve.metrics import merged_text
 from heliostat.serve.refusal import Refusal
+from heliostat.serve.relay import Relayed, Reply, ask
 from heliostat.serve.schema import Served
 
 
@@ -65,6 +67,7 @@ class Replica:
         predictor = Predictor.load(Path(plan.folder), threads=plan.threads, precision=plan.precision)
         predictor.check_golden()
         self._routes = ModelRoutes(predictor, plan.served, Limits.model_validate(plan.limits), plan.access)
+        self._routes.metrics_of_replicas = self._metrics_of_replicas
         self._app = self._routes.app()
         self._app.add_middleware(BehindServe)
 
@@ -88,6 +91,16 @@ class Replica:
         """As `GET /metrics`, for the index."""
         return self._routes.metrics_text()
 
+    async def _metrics_of_replicas(self) -> Sequence[bytes]:
+        """The metrics of every replica: a scrape reaches one of them, whichever it is."""
+        context = serve.get_replica_context()
+        handle = serve.get_deployment_handle(context.deployment, context.app_name)
+        return await every_answer(handle, "metrics")
+
+    async def relay(self, request: Relayed) -> Reply:
+        """A request that the index hands on, answered by this model's application."""
+        return await ask(self._app, request)
+
     async def stream(self, body: bytes, request_id: str) -> AsyncGenerator[str | dict[str, Any], None]:
         """As `POST :stream`, for the index: its events, or a refusal as plain values that travel."""
         events = self._routes.events(body, time.monotonic(), request_id)
@@ -106,7 +119,9 @@ class Index:
 
     def __init__(self, models: Mapping[str, Any], limits: dict[str, Any], access: Access) -> None:
         self._models = dict(models)
-        self._routes = IndexRoutes(list(models), self._ask, Limits.model_validate(limits), access, self._stream)
+        self._routes = IndexRoutes(
+            list(models), self._ask, Limits.model_validate(limits), access, self._stream, self._relay
+        )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         app = self._routes.app()
@@ -114,7 +129,12 @@ class Index:
         return app
 
     async def _ask(self, name: str, what: str) -> Any:
+        if what == "metrics":
+            return merged_text(await every_answer(self._models[name], what))
         return await getattr(self._models[name], what).remote()
+
+    async def _relay(self, name: str, request: Relayed) -> Reply:
+        return Reply(*await self._models[name].relay.remote(request))
 
     async def _stream(self, name: str, body: bytes, request_id: str) -> Events:
         answer = self._models[name].options(stream=True).stream.remote(body, request_id)
@@ -125,3 +145,9 @@ class Index:
                 yield each
         finally:
             answer.cancel()
+
+
+async def every_answer(handle: Any, method: str) -> list[Any]:
+    """What each replica behind a handle answers; one that does not is left out."""
+    answers = await handle.broadcast(method).results_async(timeout_s=ANSWER_S, return_exceptions=True)
+    return [answer for answer in answers if not isinstance(answer, BaseException)]
