@@ -152,9 +152,8 @@ class ModelRoutes:
             name="stream",
             include_in_schema=self._streams,
         )(self._stream)
-        refused: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code in codes}
         if self._embeddings:
-            self._embeddings.add(app, refused)
+            self._embeddings.add(app, codes)
         self._about.add(app)
         self._inference.add(app, codes)
 

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse
 from heliostat.component import Row
 from heliostat.plugin import TaskHead
 from heliostat.serve.limits import Limits
-from heliostat.serve.refusal import Refusal
+from heliostat.serve.refusal import ErrorBody, Refusal
 from heliostat.serve.requests import body_of
 from heliostat.serve.schema import RequestCheck, Served, parse_json
 
@@ -97,8 +97,9 @@ class EmbeddingRoutes:
         self._served, self._limits, self._field, self._answer = served, limits, field, answer
         self._check = RequestCheck(head.takes, limits)
 
-    def add(self, app: FastAPI, responses: dict[int | str, dict[str, Any]]) -> None:
-        """Put the route into an application; `responses` are those of refusals, for OpenAPI."""
+    def add(self, app: FastAPI, codes: Sequence[int]) -> None:
+        """Put the route into an application; `codes` are the statuses of refusals, for OpenAPI."""
+        responses: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code in (*codes, 404)}
         app.post(PATH, response_model=None, responses=responses, name="embeddings")(self._embeddings)
 
     async def _embeddings(self, request: Request) -> JSONResponse:
