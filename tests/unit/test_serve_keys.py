@@ -115,13 +115,13 @@ def test_every_mistake_in_a_file_of_keys_is_named_at_once(path: Path) -> None:
 def test_a_bucket_lets_through_what_a_minute_holds() -> None:
     clock = Clock()
     buckets = Buckets(clock)
-    assert [buckets.take("web", 60, 1).count for _ in range(61)] == [1] * 60 + [0]
+    assert [buckets.take("web", 60, 1).given for _ in range(61)] == [1] * 60 + [0]
     assert buckets.take("web", 60, 1).wait_s == pytest.approx(1.0)
-    assert buckets.take("app", 60, 5).count == 5  # each key has its own
+    assert buckets.take("app", 60, 5).given == 5  # each key has its own
     clock.now += 10
     assert buckets.take("web", 60, 64) == Grant(10)
     clock.now += 3600
-    assert buckets.take("web", 60, 64).count == 60
+    assert buckets.take("web", 60, 64).given == 60
 
 
 def test_replicas_together_let_through_what_one_bucket_holds() -> None:

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -19,7 +18,7 @@ _START = "start"
 class _Serve(TyperGroup):
     """`heliostat serve MODEL` and `heliostat serve FILE` are short for `heliostat serve start ...`."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
             args = [_START, *args]
         return super().parse_args(ctx, args)
@@ -148,7 +147,7 @@ def _compared(kind: str, told: dict[str, Any]) -> str:
         said.append(f"numbers differ by {told['difference']['max']:.2g} at most")
     own, other = told["latency_ms"]["own"], told["latency_ms"]["other"]
     if own and other:
-        said.append(f"{other['median']:.0f} ms where version in use takes {own['median']:.0f} ms")
+        said.append(f"{other['median']:.0f} ms where the version in use takes {own['median']:.0f} ms")
     return ", ".join(said)
 
 

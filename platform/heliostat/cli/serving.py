@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +23,9 @@ if TYPE_CHECKING:
     from heliostat.serve.control import Errand
     from heliostat.serve.deploy_file import DeploySettings
     from heliostat.serve.deployment import Deployment
+
+
+_ENDS = "Ctrl-C ends it."
 
 
 class Precision(StrEnum):
@@ -50,12 +57,18 @@ def command(
     new_token: Annotated[
         bool, typer.Option(help="Ask for the token in Heliostat's home, making one if need be.")
     ] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return once it answers; `heliostat serve stop` ends it.")
+    ] = False,
 ) -> None:
     """Serve models over HTTP until Ctrl-C."""
     from heliostat.serve.token import own_token
 
     order = _Order(what, host, port, replicas, threads, precision, keys)
     settings = order.settings()
+    if detach:
+        _detach([word for word in sys.argv[1:] if word != "--detach"])
+        return
     if new_token and token_file is None:
         token_file = own_token()
     with _asked_to_stop() as asked:
@@ -70,19 +83,43 @@ def command(
             os._exit(143)  # Ray half started would crash the interpreter on its way out; its processes end with ours
 
 
+def _detach(words: list[str]) -> None:
+    """Run the same command in the background, and return once it answers, or with its exit code when it fails."""
+    from heliostat.home import home
+    from heliostat.serve.control import running
+
+    out = home() / "logs" / f"serve-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}.out"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "heliostat", *words]
+    with out.open("wb") as file:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        while process.poll() is None and process.pid not in [each.pid for each in running()]:
+            time.sleep(0.1)
+    except BaseException:
+        process.terminate()
+        raise
+    print(
+        out.read_text(encoding="utf-8").replace(_ENDS, "It runs in the background; 'heliostat serve stop' ends it."),
+        end="",
+    )
+    if process.poll() is not None:
+        raise typer.Exit(process.returncode)
+
+
 def _serve(order: _Order, settings: DeploySettings, token_file: Path | None, asked: _Asked) -> None:
     from heliostat.serve.control import desk
     from heliostat.serve.deployment import deploy
 
-    with (
-        deploy(settings, token_file=token_file, on_step=asked.check) as deployment,
-        desk(deployment.url, deployment.status) as errands,
-    ):
+    with deploy(settings, token_file=token_file, on_step=asked.check) as deployment:
         print(_greeting(deployment, token_file), flush=True)
-        while True:
-            asked.check()
-            if errand := errands.next(0.1):
-                order = _run(errand, order, deployment, asked)
+        with desk(deployment.url, deployment.status) as errands:
+            while True:
+                asked.check()
+                if errand := errands.next(0.1):
+                    order = _run(errand, order, deployment, asked)
 
 
 def _run(errand: Errand, order: _Order, deployment: Deployment, asked: _Asked) -> _Order:
@@ -196,7 +233,7 @@ def _greeting(deployment: Deployment, token_file: Path | None) -> str:
             *lines,
             "try",
             *(_curl(deployment, served.name, token_file) for served in deployment.models),
-            "Ctrl-C ends it.",
+            _ENDS,
         ]
     )
 

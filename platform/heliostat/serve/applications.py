@@ -160,12 +160,10 @@ def remove(apps: Iterable[str]) -> None:
 
 def settle(apps: Collection[str], log: Path, timeout_s: float, on_step: Callable[[], None]) -> None:
     """Return when every application runs as it was told last. Raises ServeError with what a replica said."""
-    from ray import serve as ray_serve
-
     deadline = time.monotonic() + timeout_s
     while True:
         on_step()
-        found = ray_serve.status().applications
+        found = _applications()
         for name in apps:
             if name in found and found[name].status == "DEPLOY_FAILED":
                 said = [found[name].message, *(each.message for each in found[name].deployments.values())]
@@ -176,6 +174,17 @@ def settle(apps: Collection[str], log: Path, timeout_s: float, on_step: Callable
             late = ", ".join(title(name) for name in apps if name not in found or found[name].status != "RUNNING")
             raise ServeError(f"{late}: not ready after {timeout_s:g} s. What Ray said is in {log}.")
         time.sleep(0.05)
+
+
+def _applications() -> dict[str, Any]:
+    """What Serve tells of its applications; nothing while its controller is being started anew."""
+    import ray
+    from ray import serve as ray_serve
+
+    try:
+        return dict(ray_serve.status().applications)
+    except ray.exceptions.RayError:
+        return {}
 
 
 def _sentence(name: str, said: str, log: Path) -> str:
@@ -194,10 +203,8 @@ def title(app: str) -> str:
 
 def standing() -> dict[str, dict[str, Any]]:
     """How each application stands: Serve's word for it, its replicas by state, and what is wrong if something is."""
-    from ray import serve as ray_serve
-
     found = {}
-    for name, application in ray_serve.status().applications.items():
+    for name, application in _applications().items():
         replicas: dict[str, int] = {}
         for each in application.deployments.values():
             replicas |= {str(getattr(state, "value", state)): count for state, count in each.replica_states.items()}

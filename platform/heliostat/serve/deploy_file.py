@@ -46,7 +46,11 @@ class ReplicaRange(Settings):
     @model_validator(mode="before")
     @classmethod
     def _number(cls, value: Any) -> Any:
-        return {"min": value, "max": value} if type(value) is int else value
+        if type(value) is not int:
+            return value
+        if value < 1:
+            raise _broken("range", f"needs one replica or more; found {value}.")
+        return {"min": value, "max": value}
 
     @model_validator(mode="after")
     def _rises(self) -> Self:
@@ -111,7 +115,7 @@ class ModelSettings(Settings):
 class DeploySettings(Settings):
     """A deployment: models behind one address."""
 
-    models: Annotated[tuple[ModelSettings, ...], Field(min_length=1)]
+    models: tuple[ModelSettings, ...]
     """The models, each as `sentiment@champion` or as a section."""
     host: str = "127.0.0.1"
     """Address to listen on; any but this machine's own needs `keys`."""
@@ -129,7 +133,9 @@ class DeploySettings(Settings):
     """Seconds after which a model that does not answer yet has failed to start."""
 
     @model_validator(mode="after")
-    def _has_effect(self) -> Self:
+    def _is_whole(self) -> Self:
+        if not self.models:
+            raise _broken("no_models", "models names none; it takes the form [sentiment@champion, ...].")
         if self.per_minute is not None and self.keys is None:
             sentence = "per_minute has no effect without keys: leave it out, or set keys."
             raise _broken("no_effect", sentence)

@@ -146,7 +146,7 @@ class Deployment:
         models = []
         for settings, served in zip(self.settings.models, self.models, strict=True):
             unit, row = self._units[served.name], {**served._asdict(), "reference": settings.model}
-            row |= standing.get(served.name, {"state": "missing", "replicas": {}, "message": ""})
+            row |= standing.get(served.name, {"state": "unknown", "replicas": {}, "message": ""})
             row["threads"], row["precision"] = unit.plan.threads, unit.plan.precision
             for kind, app, route in (
                 ("canary", canary_app(served.name), unit.routes.canary),
@@ -154,7 +154,7 @@ class Deployment:
             ):
                 if route:
                     about = told.get(f"{kind} {served.name} {served.version} {route.version}", {})
-                    state = standing.get(app, {}).get("state", "missing")
+                    state = standing.get(app, {}).get("state", "unknown")
                     row[kind] = {"version": route.version, "percent": route.percent, "state": state, **about}
             models.append(row)
         return {"url": self.url, "pid": os.getpid(), "log": str(self.log), "models": models}

@@ -6,7 +6,9 @@ One actor of Ray's, started by the first that needs it. It is asked for a few re
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from heliostat.serve.comparison import Tally
@@ -25,7 +27,8 @@ class Ledger:
 
     def take(self, name: str, per_minute: int, wanted: int) -> tuple[int, float]:
         """As `Buckets.take`, as plain values."""
-        return tuple(self._buckets.take(name, per_minute, wanted))
+        grant = self._buckets.take(name, per_minute, wanted)
+        return grant.given, grant.wait_s
 
     def tell(self, what: str, tally: dict[str, Any]) -> None:
         """Add to what is known of `what`."""
@@ -36,8 +39,9 @@ class Ledger:
         return {what: tally.report() for what, tally in self._tallies.items()}
 
 
+@cache
 def ledger() -> Any:
-    """The actor; it is started when there is none, and again when it dies (then it begins to count anew)."""
+    """The actor, for a replica; it is started when there is none, and again when it dies (then it counts anew)."""
     import ray
 
     options = {"name": NAME, "namespace": NAMESPACE, "get_if_exists": True, "lifetime": "detached"}
@@ -46,8 +50,6 @@ def ledger() -> Any:
 
 def end_ledger() -> None:
     """End the actor, where there is one: it would outlive us on a Ray that is not our own."""
-    import contextlib
-
     import ray
 
     with contextlib.suppress(Exception):

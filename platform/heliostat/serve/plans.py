@@ -85,16 +85,17 @@ def find(settings: DeploySettings) -> list[Found]:
 
 def _found(model: ModelSettings) -> Found:
     served, folder = _resolve(model.model)
-    beside = []
-    for kind, other in (("canary", model.canary), ("shadow", model.shadow)):
-        if other is None:
-            beside.append(None)
-            continue
-        version, where = _resolve(_reference(served, kind, other.version))
-        if version == served:
-            raise ServeError(f"{served.name}: its {kind} is version {version.version}, which answers already.")
-        beside.append((version, where))
-    return Found(model, served, folder, *beside)
+    canary = _beside(served, "canary", model.canary.version) if model.canary else None
+    shadow = _beside(served, "shadow", model.shadow.version) if model.shadow else None
+    return Found(model, served, folder, canary, shadow)
+
+
+def _beside(served: Served, kind: str, version: str) -> tuple[Served, Path]:
+    """Another version of a model that answers. Raises ServeError when it is the same one, or another model."""
+    other, folder = _resolve(_reference(served, kind, version))
+    if other == served:
+        raise ServeError(f"{served.name}: its {kind} is version {other.version}, which answers already.")
+    return other, folder
 
 
 def _reference(served: Served, kind: str, version: str) -> str:

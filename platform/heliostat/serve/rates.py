@@ -20,7 +20,7 @@ _STALE_S = 1.0
 class Grant(NamedTuple):
     """What a bucket gave."""
 
-    count: int
+    given: int
     wait_s: float = 0.0
     """Seconds until there is one, when there was none."""
 
@@ -74,9 +74,9 @@ class Allowance:
         except Exception as error:
             log.error("the rate of %s cannot be counted now: %s", name, type(error).__name__)
             return 0
-        if not grant.count:
+        if not grant.given:
             # Not asked again before there is one: who sends too much costs no question a request.
             self._refused[name] = self._clock() + min(grant.wait_s, _STALE_S)
             return max(1, math.ceil(grant.wait_s))
-        self._left[name] = (grant.count - 1, self._clock())
+        self._left[name] = (grant.given - 1, self._clock())
         return 0
