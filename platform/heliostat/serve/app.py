@@ -24,10 +24,12 @@ from heliostat.serve.inference import InferenceRoutes
 from heliostat.serve.limits import Limits
 from heliostat.serve.metrics import merged_text
 from heliostat.serve.queue import BatchingQueue
+from heliostat.serve.rates import Take
 from heliostat.serve.refusal import ErrorBody, Refusal, router_refusal
 from heliostat.serve.request_log import RequestLog
 from heliostat.serve.requests import body_of, unless_gone
 from heliostat.serve.schema import RequestCheck, Served, exchange, parse_json
+from heliostat.serve.switch import Answered, Sender, Switch
 from heliostat.serve.watch import Watch
 
 
@@ -74,9 +76,16 @@ class ModelRoutes:
     """The routes of one model over one batching queue."""
 
     def __init__(
-        self, model: Answers, served: Served, limits: Limits, access: Access, log: RequestLog | None = None
+        self,
+        model: Answers,
+        served: Served,
+        limits: Limits,
+        access: Access,
+        take: Take | None = None,
+        log: RequestLog | None = None,
     ) -> None:
         self._head = model.head
+        self._take = take
         self._served = served
         self._limits = limits
         self._access = access
@@ -86,6 +95,8 @@ class ModelRoutes:
         write = model.stream if model.head.streams and isinstance(model, Writes) else None
         self._streams = write is not None
         self._queue = BatchingQueue(self._computed, limits, self._counted, write)
+        self.switch = Switch(served, self.rows_answered)
+        """Which version answers a request, where there are two."""
         self._path = f"/v1/models/{served.name}"
         self._model = model
         self._watch = Watch(
@@ -116,7 +127,9 @@ class ModelRoutes:
         )
         self._add_routes(app)
         app.openapi = lambda: self._openapi(app)  # type: ignore[method-assign]
-        app.add_middleware(Guard, limits=self._limits, access=self._access, answered=self._watch.answered)
+        app.add_middleware(
+            Guard, limits=self._limits, access=self._access, answered=self._watch.answered, take=self._take
+        )
         return app
 
     @property
@@ -140,7 +153,7 @@ class ModelRoutes:
 
     def _add_routes(self, app: FastAPI) -> None:
         answer = {"model": self._exchange.response, "description": "The predictions, in the order of the records."}
-        codes = (400, 401, 408, 413, 415, 422, 500, 503, 504)
+        codes = (400, 401, 408, 413, 415, 422, 429, 500, 503, 504)
         responses: dict[int | str, dict[str, Any]] = {200: answer, **{code: {"model": ErrorBody} for code in codes}}
         app.post(f"{self._path}:predict", response_model=None, responses=responses, name="predict")(self._predict)
         written = {"description": STREAMED, "content": {EVENTS_TYPE: {"schema": {"type": "string"}}}}
@@ -172,16 +185,26 @@ class ModelRoutes:
         arrived: float = request.scope["heliostat.arrived"]
         rows = self._check.rows(parse_json(await body_of(request, self._limits)))
         predictions, by = await self._predicted(request, rows)
-        return JSONResponse({"predictions": predictions, **_by_whom(by, arrived)})
+        return JSONResponse({"predictions": predictions, **_by_whom(by, arrived)}, headers=by.header)
 
-    async def _predicted(self, request: Request, rows: Sequence[Row]) -> tuple[list[Row], Served]:
-        """The predictions for checked records, whatever the protocol of their route, and who made them."""
-        predictions, by = await unless_gone(request, self._answer(request, rows))
+    async def _predicted(self, request: Request, rows: Sequence[Row]) -> Answered:
+        """The predictions for checked records, and who made them: this version, or another one while a canary runs.
+
+        Whatever the protocol of a route, predictions come from here. Raises Refusal.
+        """
+        sender = Sender(request.scope["heliostat.key"], request.headers.get("x-client-id", ""))
+        answer = self.switch.answer(rows, sender, deadline=self._deadline(request))
+        predictions, by = await unless_gone(request, answer)
         self._watch.predicted(request.scope, rows, predictions, by.version)
-        return predictions, by
+        return Answered(predictions, by)
 
-    async def _answer(self, request: Request, rows: Sequence[Row]) -> tuple[list[Row], Served]:
-        return await self._queue.submit(rows, deadline=self._deadline(request)), self._served
+    async def rows_answered(self, rows: Sequence[Row], deadline: float) -> list[Row]:
+        """The predictions of this version for checked records. Raises Refusal."""
+        return await self._queue.submit(rows, deadline=deadline)
+
+    def checked(self, rows: Sequence[Row]) -> list[Row]:
+        """Records that another version has checked, checked by the rules of this one. Raises Refusal."""
+        return self._check.rows({"instances": list(rows)})
 
     async def _embedded(self, request: Request, rows: Sequence[Row]) -> list[Row]:
         """The vectors of checked records (`ToEmbed`): they wait in the same queue, and go to the same thread."""
@@ -237,11 +260,11 @@ class ModelRoutes:
 
     def _openapi(self, app: FastAPI) -> dict[str, Any]:
         if app.openapi_schema is None:
-            needs_token = self._access.token_hash is not None
+            needs_key = self._access.needs_key
             bodies = dict.fromkeys(self._inference.infer_paths, self._inference.request_schema())
             if self._embeddings:
                 bodies[EMBEDDINGS] = EmbeddingRequest.model_json_schema()
-            app.openapi_schema = openapi(app, self._head, self._exchange, self._path, needs_token, bodies)
+            app.openapi_schema = openapi(app, self._head, self._exchange, self._path, needs_key, bodies)
         return app.openapi_schema
 
     async def _refused(self, request: Request, error: Exception) -> Response:

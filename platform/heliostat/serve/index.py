@@ -24,6 +24,7 @@ from heliostat.serve.guard import Access, Guard
 from heliostat.serve.inference import LIVE, READY, server_metadata
 from heliostat.serve.limits import Limits
 from heliostat.serve.metrics import METRICS_TYPE, merged_text
+from heliostat.serve.rates import Take
 from heliostat.serve.refusal import Refusal, router_refusal
 from heliostat.serve.relay import Relay, relayed
 from heliostat.serve.requests import body_of, unless_gone
@@ -49,6 +50,7 @@ class IndexRoutes:
         limits: Limits,
         access: Access,
         stream: Stream | None = None,
+        take: Take | None = None,
         relay: Relay | None = None,
     ) -> None:
         self._names = tuple(names)
@@ -56,6 +58,7 @@ class IndexRoutes:
         self._ask_model = ask
         self._limits = limits
         self._access = access
+        self._take = take
         self._relay = relay
 
     def app(self) -> FastAPI:
@@ -80,7 +83,11 @@ class IndexRoutes:
         app.get("/openapi.json", response_model=None)(self._openapi)
         app.get("/docs", response_model=None)(self._docs)
         app.add_middleware(
-            Guard, limits=self._limits, access=self._access, answered=lambda scope, status, seconds: None
+            Guard,
+            limits=self._limits,
+            access=self._access,
+            answered=lambda scope, status, seconds: None,
+            take=self._take,
         )
         return app
 

@@ -150,9 +150,9 @@ class InferenceRoutes:
         if asked.id is not None:
             answer["id"] = asked.id
         if not packed:
-            return JSONResponse(answer)
+            return JSONResponse(answer, headers=by.header)
         head = json.dumps(answer, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-        return Response(head + packed, media_type=BINARY_TYPE, headers={JSON_SIZE: str(len(head))})
+        return Response(head + packed, media_type=BINARY_TYPE, headers={JSON_SIZE: str(len(head)), **by.header})
 
     def _checked(self, rows: list[Row]) -> list[Row]:
         try:

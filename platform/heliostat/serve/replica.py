@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from heliostat.component import Row
 from heliostat.predict import Predictor
-from heliostat.predict.predictor import Precision
+from heliostat.serve import ledger
 from heliostat.serve.app import ModelRoutes
 from heliostat.serve.events import Events
 from heliostat.serve.guard import Access
 from heliostat.serve.index import ANSWER_S, IndexRoutes
 from heliostat.serve.limits import Limits
 from heliostat.serve.metrics import merged_text
+from heliostat.serve.plans import ReplicaPlan
 from heliostat.serve.refusal import Refusal
 from heliostat.serve.relay import Relayed, Reply, ask
+from heliostat.serve.request_log import RequestLog
 from heliostat.serve.schema import Served
-
-
-class ReplicaPlan(NamedTuple):
-    """All that a replica needs to start, as plain values that travel."""
-
-    served: Served
-    folder: str
-    """The checkpoint, at the same path on every node."""
-    threads: int
-    precision: Precision
-    limits: dict[str, Any]
-    access: Access
+from heliostat.serve.switch import Answered, Routes, routes_of
 
 
 class BehindServe:
@@ -66,7 +60,12 @@ class Replica:
         # Serve's way of starting a replica is its constructor: reading a checkpoint belongs nowhere else here.
         predictor = Predictor.load(Path(plan.folder), threads=plan.threads, precision=plan.precision)
         predictor.check_golden()
-        self._routes = ModelRoutes(predictor, plan.served, Limits.model_validate(plan.limits), plan.access)
+        self._served = plan.served
+        self._beside: dict[str, Any] = {}
+        self._now = Routes()
+        limits, log = Limits.model_validate(plan.limits), RequestLog.model_validate(plan.requests or {})
+        self._routes = ModelRoutes(predictor, plan.served, limits, plan.access, ledger.take, log)
+        self._routes.switch.connect(self._other, ledger.Telling(self._title).note)
         self._routes.metrics_of_replicas = self._metrics_of_replicas
         self._app = self._routes.app()
         self._app.add_middleware(BehindServe)
@@ -74,10 +73,36 @@ class Replica:
     def __serve_build_asgi_app__(self) -> FastAPI:
         return self._app
 
+    def reconfigure(self, routes: dict[str, Any]) -> None:
+        """Called by Serve when the deployment's routes change: another share for the canary, a shadow, none of them."""
+        self._now = routes_of(routes)
+        self._routes.switch.turn(self._now)
+
     def check_health(self) -> None:
         """Called by Serve every few seconds; an error takes this replica out."""
         if not self._routes.is_ready:
             raise RuntimeError("the predicting thread has ended")
+
+    async def answer(self, rows: Sequence[Row], seconds: float) -> Any:
+        """The predictions for records that another version hands on, or a refusal as plain values that travel."""
+        try:
+            checked = self._routes.checked(rows)
+            return [await self._routes.rows_answered(checked, time.monotonic() + seconds), *self._served]
+        except Refusal as refusal:
+            return vars(refusal)
+
+    async def _other(self, app: str, rows: Sequence[Row], seconds: float) -> Answered:
+        """The predictions of the version in another application. Raises whatever keeps it from answering."""
+        handle = self._beside.setdefault(app, DeploymentHandle("Replica", app))
+        told = await handle.answer.remote(list(rows), seconds)
+        if isinstance(told, dict):
+            raise Refusal(**told)
+        predictions, name, version = told
+        return Answered(predictions, Served(name, version))
+
+    def _title(self, what: str) -> str:
+        other = self._now.canary if what == "canary" else self._now.shadow
+        return f"{what} {self._served.name} {self._served.version} {other.version if other else '?'}"
 
     def describe(self) -> dict[str, Any]:
         """As `GET /v1/models/<name>`, for the index."""
@@ -87,15 +112,22 @@ class Replica:
         """As `GET /openapi.json`, for the index."""
         return self._app.openapi()
 
-    def metrics(self) -> bytes:
+    async def metrics(self) -> bytes:
         """As `GET /metrics`, for the index."""
+        return merged_text(await self._metrics_of_replicas())
+
+    def own_metrics(self) -> bytes:
+        """What this replica has counted."""
         return self._routes.metrics_text()
 
-    async def _metrics_of_replicas(self) -> Sequence[bytes]:
-        """The metrics of every replica: a scrape reaches one of them, whichever it is."""
-        context = serve.get_replica_context()
-        handle = serve.get_deployment_handle(context.deployment, context.app_name)
-        return await every_answer(handle, "metrics")
+    async def _metrics_of_replicas(self) -> list[bytes]:
+        """The metrics of every replica, a canary's and a shadow's too: a scrape reaches one, whichever it is."""
+        beside = [route.app for route in (self._now.canary, self._now.shadow) if route]
+        apps = [serve.get_replica_context().app_name, *beside]
+        answers = await asyncio.gather(
+            *(_every_answer(DeploymentHandle("Replica", app), "own_metrics") for app in apps)
+        )
+        return [text for texts in answers for text in texts]
 
     async def relay(self, request: Relayed) -> Reply:
         """A request that the index hands on, answered by this model's application."""
@@ -119,9 +151,8 @@ class Index:
 
     def __init__(self, models: Mapping[str, Any], limits: dict[str, Any], access: Access) -> None:
         self._models = dict(models)
-        self._routes = IndexRoutes(
-            list(models), self._ask, Limits.model_validate(limits), access, self._stream, self._relay
-        )
+        limits_ = Limits.model_validate(limits)
+        self._routes = IndexRoutes(list(models), self._ask, limits_, access, self._stream, ledger.take, self._relay)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         app = self._routes.app()
@@ -129,8 +160,6 @@ class Index:
         return app
 
     async def _ask(self, name: str, what: str) -> Any:
-        if what == "metrics":
-            return merged_text(await every_answer(self._models[name], what))
         return await getattr(self._models[name], what).remote()
 
     async def _relay(self, name: str, request: Relayed) -> Reply:
@@ -147,7 +176,7 @@ class Index:
             answer.cancel()
 
 
-async def every_answer(handle: Any, method: str) -> list[Any]:
+async def _every_answer(handle: Any, method: str) -> list[Any]:
     """What each replica behind a handle answers; one that does not is left out."""
     answers = await handle.broadcast(method).results_async(timeout_s=ANSWER_S, return_exceptions=True)
     return [answer for answer in answers if not isinstance(answer, BaseException)]
