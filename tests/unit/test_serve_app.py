@@ -134,7 +134,8 @@ def index_app() -> FastAPI:
 
 def test_the_index_above_several_models() -> None:
     with TestClient(index_app(), base_url=HOST) as client:
-        assert client.get("/v1/models").json() == {"models": ["sentiment", "temper"]}
+        listed = client.get("/v1/models").json()
+        assert (listed["models"], [each["id"] for each in listed["data"]]) == (["sentiment", "temper"],) * 2
         assert client.get("/v1/models/temper").json()["name"] == "temper"
         schema = client.get("/openapi.json").json()
         assert {PREDICT, "/v1/models/temper:predict"} <= set(schema["paths"])
@@ -206,7 +207,9 @@ def test_describes_the_model_for_a_demo(client: TestClient) -> None:
     assert set(body["gives"]["properties"]) == {"label", "probabilities"}
     assert body["samples"] == list(Polarity.samples)
     assert body["notice"] == Polarity.notice
-    assert client.get("/v1/models").json() == {"models": ["sentiment"]}
+    in_openais_form = {"id": "sentiment", "object": "model", "created": 0, "owned_by": "heliostat"}
+    assert client.get("/v1/models").json() == {"models": ["sentiment"], "object": "list", "data": [in_openais_form]}
+    assert in_openais_form.items() <= body.items()
 
 
 def test_openapi_is_typed_by_the_record(client: TestClient) -> None:

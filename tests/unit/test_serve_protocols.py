@@ -95,7 +95,9 @@ def triton(address: str) -> Iterator[Any]:
         yield client
 
 
-BEARER = {"Authorization": f"Bearer {KEY}"}
+def bearer() -> dict[str, str]:
+    """Headers of its own for each call: tritonclient writes into those that it is given."""
+    return {"Authorization": f"Bearer {KEY}"}
 
 
 def texts_of(texts: list[str], *, binary: bool, shape: Callable[[int], list[int]]) -> Any:
@@ -110,12 +112,12 @@ def test_tritons_client_finds_its_way(triton: Any, address: str) -> None:
     from tritonclient.utils import InferenceServerException
 
     assert triton.is_server_live()  # without a key, as probes ask
-    assert triton.get_server_metadata(headers=BEARER)["extensions"] == ["binary_tensor_data"]
-    assert triton.is_model_ready("mood", headers=BEARER)
-    assert triton.is_model_ready("mood", "3", headers=BEARER)
-    assert not triton.is_model_ready("mood", "4", headers=BEARER)
-    assert not triton.is_model_ready("nobody", headers=BEARER)
-    about = triton.get_model_metadata("mood", headers=BEARER)
+    assert triton.get_server_metadata(headers=bearer())["extensions"] == ["binary_tensor_data"]
+    assert triton.is_model_ready("mood", headers=bearer())
+    assert triton.is_model_ready("mood", "3", headers=bearer())
+    assert not triton.is_model_ready("mood", "4", headers=bearer())
+    assert not triton.is_model_ready("nobody", headers=bearer())
+    about = triton.get_model_metadata("mood", headers=bearer())
     assert (about["name"], about["versions"]) == ("mood", ["3"])
     assert about["inputs"] == [{"name": "text", "datatype": "BYTES", "shape": [-1]}]
     with pytest.raises(InferenceServerException, match=r"token|key"):
@@ -129,7 +131,7 @@ def test_tritons_client_gets_the_predictors_answers(triton: Any, predictor: Pred
     for binary in (True, False):  # binary is what it sends by default
         for shape in (lambda n: [n], lambda n: [n, 1]):
             result = triton.infer(
-                "mood", [texts_of(TEXTS, binary=binary, shape=shape)], request_id="r 1", headers=BEARER
+                "mood", [texts_of(TEXTS, binary=binary, shape=shape)], request_id="r 1", headers=bearer()
             )
             assert result.get_response()["id"] == "r 1"
             assert [label.decode() for label in result.as_numpy("label")] == [row["label"] for row in expected]
@@ -138,7 +140,7 @@ def test_tritons_client_gets_the_predictors_answers(triton: Any, predictor: Pred
             np.testing.assert_allclose(result.as_numpy("probabilities"), own, atol=1e-6)
     only = [http.InferRequestedOutput("label", binary_data=False)]
     sent = [texts_of(TEXTS[:1], binary=True, shape=lambda n: [n])]
-    result = triton.infer("mood", sent, model_version="3", outputs=only, headers=BEARER)
+    result = triton.infer("mood", sent, model_version="3", outputs=only, headers=bearer())
     assert result.as_numpy("label").tolist() == [expected[0]["label"]]
     assert result.as_numpy("probabilities") is None
 
@@ -148,15 +150,15 @@ def test_tritons_client_is_told_what_is_wrong(triton: Any) -> None:
 
     sent = [texts_of(["fine", " "], binary=True, shape=lambda n: [n])]
     with pytest.raises(InferenceServerException) as refused:
-        triton.infer("mood", sent, headers=BEARER)
+        triton.infer("mood", sent, headers=bearer())
     assert (refused.value.status(), refused.value.message()) == ("422", "The text holds nothing but white space.")
     with pytest.raises(InferenceServerException, match="There is no such model"):
-        triton.infer("nobody", sent, headers=BEARER)
+        triton.infer("nobody", sent, headers=bearer())
 
 
 def test_a_refusal_names_the_element(address: str) -> None:
     body = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [2], "data": ["fine", ""]}]}
-    reply = httpx.post(f"http://{address}/v2/models/mood/infer", json=body, headers={**BEARER, "X-Request-ID": "r1"})
+    reply = httpx.post(f"http://{address}/v2/models/mood/infer", json=body, headers={**bearer(), "X-Request-ID": "r1"})
     told = reply.json()
     assert (reply.status_code, told["code"], told["field"], told["request_id"]) == (422, "empty_text", "text[1]", "r1")
     assert reply.headers["x-request-id"] == "r1"
@@ -166,9 +168,9 @@ def test_a_refusal_names_the_element(address: str) -> None:
 def test_a_foreign_page_cannot_ask(address: str) -> None:
     body = b'{"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["fine"]}]}'
     url = f"http://{address}/v2/models/mood/infer"
-    assert httpx.post(url, content=body, headers=BEARER).status_code == 200  # as tritonclient: no content type at all
+    assert httpx.post(url, content=body, headers=bearer()).status_code == 200  # as tritonclient: no content type at all
     for headers in ({"Origin": "http://a.b"}, {"Content-Type": "text/plain"}):
-        assert httpx.post(url, content=body, headers={**BEARER, **headers}).status_code == 415
+        assert httpx.post(url, content=body, headers={**bearer(), **headers}).status_code == 415
 
 
 @pytest.fixture

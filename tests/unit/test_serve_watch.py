@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -281,6 +282,6 @@ def test_a_share_is_kept_and_the_oldest_go(own_home: Path, monkeypatch: pytest.M
 
 
 def test_without_what_finds_personal_data_nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "stdnum", None)
+    monkeypatch.setitem(sys.modules, "stdnum.iban", None)
     with pytest.raises(ServeError, match=r"heliostat\[clean\]"):
         client_of(RequestLog(keep=1.0))

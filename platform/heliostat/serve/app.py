@@ -69,7 +69,7 @@ def build_app(
     Limits, the token, allowed hosts and the shape of errors are inside. The queue's thread starts and ends with the
     application's lifespan.
     """
-    return ModelRoutes(model, served, limits or Limits(), access or Access(), log).app()
+    return ModelRoutes(model, served, limits or Limits(), access or Access(), log=log).app()
 
 
 class ModelRoutes:

@@ -122,8 +122,9 @@ class KeptRequests:
         """Where the parts lie."""
         try:
             require(settings.redact)
-        except DataError as error:
-            raise ServeError(f"requests are kept without personal data: {error}") from None
+        except DataError:
+            way_out = "pip install heliostat[clean], or set requests.redact to [email, phone]"
+            raise ServeError(f"requests.redact: check digits are checked with python-stdnum; {way_out}.") from None
 
     def add(self, id: str, rows: Sequence[Row], predictions: Sequence[Row], version: int) -> bool | None:
         """Keep a request if it is in the share that is kept (None: it is not); False when the writer is behind."""
@@ -261,7 +262,8 @@ def kept_requests(model: str) -> list[Row]:
     rows: list[Row] = []
     for part in sorted((home() / "requests" / model).glob("*.parquet")):
         table = pd.read_parquet(part).drop(columns=PROBLEM)
-        table = table.astype(object).where(table.notna(), None)
-        plain = {name: name.removeprefix(ADDED) for name in table if name.removeprefix(ADDED) not in table}
-        rows += table.rename(columns=plain).to_dict("records")
+        cells = table.astype(object).where(table.notna(), None).to_numpy().tolist()
+        names = [str(name) for name in table]
+        plain = [name if (bare := name.removeprefix(ADDED)) in names else bare for name in names]
+        rows += [dict(zip(plain, row, strict=True)) for row in cells]
     return rows

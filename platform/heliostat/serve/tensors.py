@@ -170,7 +170,8 @@ def _from_bytes(name: str, datatype: str, sent: bytes) -> list[Any]:
         kind = np.dtype(_NUMPY[datatype])
         if len(sent) % kind.itemsize:
             raise Refusal(422, "wrong_shape", "The bytes are no whole elements of this datatype.", name)
-        return np.frombuffer(sent, kind).tolist()  # type: ignore[no-any-return]
+        numbers: list[Any] = np.frombuffer(sent, kind).tolist()
+        return numbers
     values, place = [], 0
     while place < len(sent):
         start = place + 4
