@@ -156,7 +156,7 @@ class ModelRoutes:
         codes = (400, 401, 408, 413, 415, 422, 429, 500, 503, 504)
         responses: dict[int | str, dict[str, Any]] = {200: answer, **{code: {"model": ErrorBody} for code in codes}}
         app.post(f"{self._path}:predict", response_model=None, responses=responses, name="predict")(self._predict)
-        written = {"description": STREAMED, "content": {EVENTS_TYPE: {"schema": {"type": "string"}}}}
+        written = {"description": STREAMED, "content": {EVENTS_TYPE: {}}}
         app.post(
             f"{self._path}:stream",
             response_model=None,
