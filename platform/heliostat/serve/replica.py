@@ -93,8 +93,7 @@ class Replica:
 
     async def _other(self, app: str, rows: Sequence[Row], seconds: float) -> Answered:
         """The predictions of the version in another application. Raises whatever keeps it from answering."""
-        handle = self._beside.setdefault(app, DeploymentHandle("Replica", app))
-        told = await handle.answer.remote(list(rows), seconds)
+        told = await self._handle(app).answer.remote(list(rows), seconds)
         if isinstance(told, dict):
             raise Refusal(**told)
         predictions, name, version = told
@@ -124,10 +123,13 @@ class Replica:
         """The metrics of every replica, a canary's and a shadow's too: a scrape reaches one, whichever it is."""
         beside = [route.app for route in (self._now.canary, self._now.shadow) if route]
         apps = [serve.get_replica_context().app_name, *beside]
-        answers = await asyncio.gather(
-            *(_every_answer(DeploymentHandle("Replica", app), "own_metrics") for app in apps)
-        )
-        return [text for texts in answers for text in texts]
+        own, *others = await asyncio.gather(*(_every_answer(self._handle(app), "own_metrics") for app in apps))
+        return [text for texts in (own or [self.own_metrics()], *others) for text in texts]
+
+    def _handle(self, app: str) -> Any:
+        if app not in self._beside:
+            self._beside[app] = DeploymentHandle("Replica", app)
+        return self._beside[app]
 
     async def relay(self, request: Relayed) -> Reply:
         """A request that the index hands on, answered by this model's application."""
@@ -178,5 +180,8 @@ class Index:
 
 async def _every_answer(handle: Any, method: str) -> list[Any]:
     """What each replica behind a handle answers; one that does not is left out."""
-    answers = await handle.broadcast(method).results_async(timeout_s=ANSWER_S, return_exceptions=True)
+    try:
+        answers = await handle.broadcast(method).results_async(timeout_s=ANSWER_S, return_exceptions=True)
+    except Exception:  # none of them is there yet, or any more
+        return []
     return [answer for answer in answers if not isinstance(answer, BaseException)]
