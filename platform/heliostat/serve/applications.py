@@ -198,7 +198,8 @@ def _sentence(name: str, said: str, log: Path) -> str:
 def title(app: str) -> str:
     """What a person calls an application."""
     kind, _, name = app.partition(".")
-    return f"the {kind.removeprefix('_')} of {name}" if kind in ("_canary", "_shadow") else app
+    kinds = {"_canary": "the canary of", "_shadow": "the shadow of", "_previous": "the previous version of"}
+    return f"{kinds[kind]} {name}" if kind in kinds else app
 
 
 def standing() -> dict[str, dict[str, Any]]:

@@ -129,6 +129,8 @@ class DeploySettings(Settings):
     """Requests a minute that each key may send; None for any number."""
     limits: Limits = Limits()
     """What a request may weigh."""
+    keep_previous: bool = False
+    """Keep the version before an update loaded, in processes of its own, so that `rollback` takes effect at once."""
     startup_timeout_s: Seconds = 180.0
     """Seconds after which a model that does not answer yet has failed to start."""
 

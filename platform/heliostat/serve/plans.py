@@ -74,6 +74,11 @@ def shadow_app(name: str) -> str:
     return f"_shadow.{name}"
 
 
+def previous_app(name: str) -> str:
+    """The application that keeps the version before a model's last update."""
+    return f"_previous.{name}"
+
+
 def find(settings: DeploySettings) -> list[Found]:
     """The models asked for, verified. Raises StoreError, CheckpointError, and ServeError for two of one name."""
     found = [_found(model) for model in settings.models]
