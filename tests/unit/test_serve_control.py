@@ -23,7 +23,7 @@ from heliostat.serve.control import desk, running, the_one
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(
-        "HELIOSTAT_HOME", str(tmp_path / "a home with a name that is far too long for a socket" / "x" * 99)
+        "HELIOSTAT_HOME", str(tmp_path / "a home with a name that is far too long for a socket" / ("x" * 99))
     )
     return Path(os.environ["HELIOSTAT_HOME"])
 

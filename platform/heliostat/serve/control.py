@@ -50,8 +50,8 @@ class Errand:
     def _send(self, value: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):  # who went away is told nothing
             self._connection.sendall(json.dumps(value).encode() + b"\n")
-            if "said" not in value:
-                self._connection.shutdown(socket.SHUT_RDWR)
+        if "said" not in value:
+            self._connection.close()
 
 
 class Desk:
