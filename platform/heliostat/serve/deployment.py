@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -214,12 +215,21 @@ def deploy(
         ending.callback(applications.start(settings.host, port, [settings.limits_of(each) for each in settings.models]))
         on_step()
         deployment._become(releases.Target(settings, plans.units_of(settings, found, access, cores, {})), on_step)
-        while not is_ready(url):
-            on_step()
+        _wait_for_answer(url, log, settings.startup_timeout_s, on_step)
     except BaseException:  # a signal too: nothing is left running
         _end(ending, log)
         raise
     return deployment
+
+
+def _wait_for_answer(url: str, log: Path, timeout_s: float, on_step: Callable[[], None]) -> None:
+    """Return when the address takes requests. Raises ServeError when it does not in time."""
+    deadline = time.monotonic() + timeout_s
+    while not is_ready(url):
+        on_step()
+        if time.monotonic() > deadline:
+            raise ServeError(f"{url} does not answer after {timeout_s:g} s. What Ray said is in {log}.")
+        time.sleep(0.05)
 
 
 def _access(settings: DeploySettings, token: str | None) -> Access:
