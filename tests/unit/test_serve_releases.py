@@ -61,7 +61,7 @@ def test_without_a_canary_the_version_before_comes_back() -> None:
 
 def test_what_cannot_be_taken_back_is_said() -> None:
     units = {"mood": unit("mood", 3), "temper": unit("temper", 1)}
-    with pytest.raises(ServeError, match="no model 'mod' here. There is: mood, temper"):
+    with pytest.raises(ServeError, match=r"no model 'mod' here\. There is: mood, temper"):
         rolled_back(settings(), units, {}, "mod")
     with pytest.raises(ServeError, match="no canary, and was not updated"):
         rolled_back(settings(), units, {}, "mood")
