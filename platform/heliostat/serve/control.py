@@ -119,8 +119,8 @@ def desk(url: str, status: Callable[[], dict[str, Any]]) -> Iterator[Desk]:
             yield found
         finally:
             note.unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
             listener.shutdown(socket.SHUT_RDWR)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 class Running(NamedTuple):
