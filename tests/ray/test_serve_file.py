@@ -252,6 +252,7 @@ def test_another_terminal_changes_what_runs(served: Served) -> None:
 
 def test_it_is_stopped_from_another_terminal(served: Served) -> None:
     family = psutil.Process(served.process.pid).children(recursive=True)
+    socket = Path(json.loads(next((served.home / "serving").iterdir()).read_text(encoding="utf-8"))["socket"])
     assert f"stopped {served.url}" in heliostat("serve", "stop")
     assert served.process.wait(60) == 0
     deadline = time.monotonic() + 20
@@ -260,3 +261,4 @@ def test_it_is_stopped_from_another_terminal(served: Served) -> None:
     assert left == []
     assert "no deployment runs" in heliostat("serve", "status", exit_code=2)
     assert not list((served.home / "serving").iterdir())
+    assert not socket.parent.exists()
