@@ -186,7 +186,7 @@ def test_secrets_and_texts_stand_nowhere(served: Served) -> None:
     files = [path for folder in (session, served.home / "logs") for path in folder.rglob("*") if path.is_file()]
     assert len(files) > 10
     told += [path.read_bytes() for path in files]
-    told += state_of_ray(session)
+    told.append(state_of_ray(family))
     for secret in secrets:
         assert [each[:200] for each in told if secret in each] == []
 
@@ -199,35 +199,24 @@ def session_of(family: list[psutil.Process]) -> Path:
     return Path(found[1])
 
 
-def state_of_ray(session: Path) -> list[bytes]:
-    """All keys and values that Ray's own store holds, as a program that joins it sees them."""
+def state_of_ray(family: list[psutil.Process]) -> bytes:
+    """What Ray's own store holds, as a program that joins it sees it: all keys and values, actors and jobs."""
     code = """
 import ray, sys
-ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+from ray._private import state
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_list
-for namespace in (None, b"serve", "serve"):
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+for namespace in (None, b"serve", b"session", b"job", b"fun"):
     for key in _internal_kv_list(b"", namespace=namespace):
         sys.stdout.buffer.write(key + b" " + (_internal_kv_get(key, namespace=namespace) or b"") + b"\\n")
-from ray._private.state import actors, jobs
-print(ray.util.list_named_actors(all_namespaces=True), actors(), jobs())
+print(ray.util.list_named_actors(all_namespaces=True), state.actors(), state.jobs())
 """
-    address = json.loads((session / "node_ip_address.json").read_text())["node_ip_address"]
-    port = (session / "gcs_port").read_text() if (session / "gcs_port").exists() else ""
-    found = re.search(r"gcs_server_port=(\d+)", " ".join(lines_of(session))) if not port else None
-    where = f"{address}:{port or (found[1] if found else '')}"
-    done = subprocess.run([sys.executable, "-c", code, where], capture_output=True, timeout=60)
-    assert b"ServeController" in done.stdout or b"SERVE" in done.stdout, done.stderr[-2000:]
-    return [done.stdout]
-
-
-def lines_of(session: Path) -> list[str]:
-    """The command lines of the processes of one Ray."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        line = " ".join(process.info["cmdline"] or [])
-        if str(session) in line:
-            found.append(line)
-    return found
+    lines = [" ".join(process.cmdline()) for process in family if process.is_running()]
+    address = next(found[1] for line in lines if (found := re.search(r"--gcs[-_]address=(\S+)", line)))
+    done = subprocess.run([sys.executable, "-c", code, address], capture_output=True, timeout=60)
+    assert b"ServeController" in done.stdout, done.stderr[-2000:]
+    assert b"serve-app" in done.stdout.lower() or b"deployment" in done.stdout.lower()
+    return done.stdout
 
 
 def test_another_terminal_changes_what_runs(served: Served) -> None:
@@ -263,6 +252,7 @@ def test_another_terminal_changes_what_runs(served: Served) -> None:
 
 def test_it_is_stopped_from_another_terminal(served: Served) -> None:
     family = psutil.Process(served.process.pid).children(recursive=True)
+    socket = Path(json.loads(next((served.home / "serving").iterdir()).read_text(encoding="utf-8"))["socket"])
     assert f"stopped {served.url}" in heliostat("serve", "stop")
     assert served.process.wait(60) == 0
     deadline = time.monotonic() + 20
@@ -271,3 +261,4 @@ def test_it_is_stopped_from_another_terminal(served: Served) -> None:
     assert left == []
     assert "no deployment runs" in heliostat("serve", "status", exit_code=2)
     assert not list((served.home / "serving").iterdir())
+    assert not socket.parent.exists()

@@ -18,10 +18,11 @@ _START = "start"
 class _Serve(TyperGroup):
     """`heliostat serve MODEL` and `heliostat serve FILE` are short for `heliostat serve start ...`."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
             args = [_START, *args]
-        return super().parse_args(ctx, args)
+        parsed: list[str] = super().parse_args(ctx, args)
+        return parsed
 
 
 app = typer.Typer(

@@ -39,8 +39,9 @@ def command(
     what: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODEL...|FILE [KEY=VALUE]...",
-            help="Models, as sentiment@champion, sentiment:3, or a checkpoint's folder; or a deployment file.",
+            metavar="MODEL|FILE...",
+            help="Models, as sentiment@champion, sentiment:3, or a checkpoint's folder; or a deployment file, with "
+            "settings that lie over it, as port=0.",
         ),
     ],
     host: Annotated[
@@ -61,7 +62,7 @@ def command(
         bool, typer.Option("--detach", help="Return once it answers; `heliostat serve stop` ends it.")
     ] = False,
 ) -> None:
-    """Serve models over HTTP until Ctrl-C."""
+    """Serve models, or what a deployment file says, until Ctrl-C. The word `start` may be left out."""
     from heliostat.serve.token import own_token
 
     order = _Order(what, host, port, replicas, threads, precision, keys)

@@ -73,7 +73,7 @@ def start(host: str, port: int, limits: Iterable[Limits]) -> Callable[[], None]:
         # The replica answers 504 by itself; this is for a replica that no longer answers at all.
         "request_timeout_s": max(each.timeout_s + each.body_timeout_s for each in limits) + _GRACE_S,
     }
-    ray_serve.start(proxy_location="HeadOnly", http_options=http, logging_config=_quiet())
+    ray_serve.start(proxy_location="HeadOnly", http_options=http, logging_config=quiet())
 
     def end() -> None:
         ray_serve.shutdown()
@@ -82,7 +82,8 @@ def start(host: str, port: int, limits: Iterable[Limits]) -> Callable[[], None]:
     return end
 
 
-def _quiet() -> dict[str, Any]:
+def quiet() -> dict[str, Any]:
+    """What Serve logs of our applications: warnings, no request."""
     return {"log_level": "WARNING", "enable_access_log": False}
 
 
@@ -123,7 +124,7 @@ def _application(unit: Unit) -> Any:
         graceful_shutdown_wait_loop_s=0.2,
         graceful_shutdown_timeout_s=limits["timeout_s"],
         user_config=unit.routes.model_dump(mode="json"),
-        logging_config=_quiet(),
+        logging_config=quiet(),
         **count,
     )
     return _versioned(deployment, unit.code).bind(unit.plan)
@@ -139,7 +140,7 @@ def run_index(names: Sequence[str], limits: Limits, access: Access) -> None:
     values = [list(names), limits.model_dump(), sorted(access.hosts or ()), access._replace(hosts=None)]
     code = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
     index = ray_serve.deployment(
-        Index, name="Index", ray_actor_options={"num_cpus": 0}, max_surge_percent=100, logging_config=_quiet()
+        Index, name="Index", ray_actor_options={"num_cpus": 0}, max_surge_percent=100, logging_config=quiet()
     )
     target = ray_serve.RunTarget(_versioned(index, code).bind(handles, limits.model_dump(), access), INDEX, "/")
     ray_serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
@@ -198,7 +199,8 @@ def _sentence(name: str, said: str, log: Path) -> str:
 def title(app: str) -> str:
     """What a person calls an application."""
     kind, _, name = app.partition(".")
-    return f"the {kind.removeprefix('_')} of {name}" if kind in ("_canary", "_shadow") else app
+    kinds = {"_canary": "the canary of", "_shadow": "the shadow of", "_previous": "the previous version of"}
+    return f"{kinds[kind]} {name}" if kind in kinds else app
 
 
 def standing() -> dict[str, dict[str, Any]]:

@@ -50,8 +50,8 @@ class Errand:
     def _send(self, value: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):  # who went away is told nothing
             self._connection.sendall(json.dumps(value).encode() + b"\n")
-            if "said" not in value:
-                self._connection.shutdown(socket.SHUT_RDWR)
+        if "said" not in value:
+            self._connection.close()
 
 
 class Desk:
@@ -119,8 +119,8 @@ def desk(url: str, status: Callable[[], dict[str, Any]]) -> Iterator[Desk]:
             yield found
         finally:
             note.unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
             listener.shutdown(socket.SHUT_RDWR)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 class Running(NamedTuple):

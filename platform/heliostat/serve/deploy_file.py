@@ -132,6 +132,8 @@ class DeploySettings(Settings):
     """What a request may weigh."""
     requests: RequestLog = RequestLog()
     """What is noted of requests: a line each without any text, and records where `keep` says so."""
+    keep_previous: bool = False
+    """Keep the version before an update loaded, in processes of its own, so that `rollback` takes effect at once."""
     startup_timeout_s: Seconds = 180.0
     """Seconds after which a model that does not answer yet has failed to start."""
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from heliostat.errors import HeliostatError, ServeError
 from heliostat.home import home
-from heliostat.serve import applications, plans
+from heliostat.serve import applications, plans, releases
 from heliostat.serve.address import free_port, is_ready, reachable
 from heliostat.serve.deploy_file import DeploySettings, ModelSettings, ReplicaRange
 from heliostat.serve.guard import Access
@@ -24,7 +25,6 @@ from heliostat.serve.keys import read_keys
 from heliostat.serve.limits import Limits
 from heliostat.serve.plans import INDEX, Unit, canary_app, shadow_app
 from heliostat.serve.schema import Served
-from heliostat.serve.switch import Routes
 from heliostat.serve.token import allowed_hosts, check_address, digest, read_token
 
 if TYPE_CHECKING:
@@ -65,42 +65,32 @@ class Deployment:
             raise ServeError(f"{' and '.join(changed)} cannot change while it runs. Stop it and serve anew.")
         access = _access(settings, self.token)
         wanted = plans.units_of(settings, plans.find(settings), access, self._cores, self._units)
-        return self._become(settings, wanted, on_step)
+        if settings.keep_previous:
+            wanted |= {app: unit for app, unit in self._units.items() if app in map(plans.previous_app, wanted)}
+        return self._become(releases.Target(settings, wanted), on_step)
 
     def rollback(self, name: str, *, on_step: Callable[[], None] = _nothing) -> list[str]:
         """End the canary of a model; where none runs, go back to the version before its last update.
 
-        What changed, a sentence each. Raises ServeError when there is nothing to go back to.
+        With `keep_previous` that version answers at once, from where it was kept. What changed, a sentence each. Raises
+        ServeError when there is nothing to go back to.
         """
-        if name not in (names := [served.name for served in self.models]):
-            raise ServeError(f"there is no model '{name}' here. There is: {', '.join(names)}.")
-        place = names.index(name)
-        model = self.settings.models[place]
-        if model.canary:
-            without = self._with_model(place, model.model_copy(update={"canary": None}))
-            wanted = {app: unit for app, unit in self._units.items() if app != canary_app(name)}
-            wanted[name] = _rerouted(wanted[name], canary=None)
-            return self._become(without, wanted, on_step)
-        if name not in self._previous:
-            raise ServeError(f"{name} runs no canary, and was not updated since this deployment began.")
-        before = self._previous[name]
-        pinned = f"{name}:{before.plan.served.version}" if before.plan.served.version else before.plan.folder
-        settings = self._with_model(place, model.model_copy(update={"model": pinned, "shadow": None}))
-        wanted = {app: unit for app, unit in self._units.items() if app != shadow_app(name)}
-        wanted[name] = before._replace(prefix=wanted[name].prefix, routes=Routes())
-        said = self._become(settings, wanted, on_step)
-        del self._previous[name]  # going back once more would lead forward again
+        target = releases.rolled_back(self.settings, self._units, self._previous, name)
+        keeper = self._units.get(plans.previous_app(name))
+        if keeper and keeper.app not in target.units and applications.standing()[keeper.app]["state"] == "running":
+            applications.run([releases.turned_to(self._units[name], keeper)])
+            applications.settle([name], self.log, self.settings.startup_timeout_s, on_step)
+        is_back = target.units[name].plan.served != self._units[name].plan.served
+        said = self._become(target, on_step, keeps=False)
+        if is_back:  # going back once more would lead forward again
+            del self._previous[name]
         return said
 
-    def _with_model(self, place: int, model: ModelSettings) -> DeploySettings:
-        models = (*self.settings.models[:place], model, *self.settings.models[place + 1 :])
-        return self.settings.model_copy(update={"models": models})
-
-    def _become(self, settings: DeploySettings, wanted: Mapping[str, Unit], on_step: Callable[[], None]) -> list[str]:
-        old = dict(self._units)
+    def _become(self, target: releases.Target, on_step: Callable[[], None], *, keeps: bool = True) -> list[str]:
+        old, wanted = dict(self._units), target.units
         changed = [unit for app, unit in wanted.items() if old.get(app) != unit]
         try:
-            self._run(settings, wanted, changed, on_step)
+            self._run(target, changed, on_step)
         except HeliostatError as error:
             if not old:
                 raise
@@ -110,33 +100,30 @@ class Deployment:
                 raise ServeError(f"{error} All goes on as before.") from None
             raise
         applications.remove([app for app in old if app not in wanted])
-        for unit in changed:
-            if unit.app in old and not unit.app.startswith("_") and old[unit.app].plan.served != unit.plan.served:
-                self._previous[unit.app] = old[unit.app]
-        self._units, self.settings = dict(wanted), settings
-        self.models = tuple(unit.plan.served for app, unit in wanted.items() if not app.startswith("_"))
-        return _told(old, wanted)
+        before = releases.swapped(old, wanted)
+        self._previous |= {unit.app: unit for unit in before}
+        self._units, self.settings = dict(wanted), target.settings
+        self.models = tuple(wanted[name].plan.served for name in releases.names_of(wanted))
+        if keeps and target.settings.keep_previous:
+            keepers = [releases.kept(unit) for unit in before]
+            applications.run(keepers)
+            self._units |= {unit.app: unit for unit in keepers}
+        return releases.told(old, wanted, {app: applications.title(app) for app in (*old, *wanted)})
 
-    def _run(
-        self,
-        settings: DeploySettings,
-        wanted: Mapping[str, Unit],
-        changed: Sequence[Unit],
-        on_step: Callable[[], None],
-    ) -> None:
+    def _run(self, target: releases.Target, changed: Sequence[Unit], on_step: Callable[[], None]) -> None:
         """Start and change applications: those that others lead requests to come first."""
-        beside = [unit for unit in changed if unit.app.startswith("_")]
-        models = [unit for unit in changed if not unit.app.startswith("_")]
+        timeout_s, names = target.settings.startup_timeout_s, releases.names_of(target.units)
+        beside = [unit for unit in changed if unit.app not in names]
+        models = [unit for unit in changed if unit.app in names]
         for group in (beside, models) if self._units else (changed,):
             applications.run(group)
             if self._units:
-                applications.settle([unit.app for unit in group], self.log, settings.startup_timeout_s, on_step)
-        names = [app for app in wanted if not app.startswith("_")]
+                applications.settle([unit.app for unit in group], self.log, timeout_s, on_step)
         apps = [unit.app for unit in changed]
-        if plans.has_index(wanted):
-            applications.run_index(names, settings.limits, wanted[names[0]].plan.access)
+        if plans.has_index(target.units):
+            applications.run_index(names, target.settings.limits, target.units[names[0]].plan.access)
             apps.append(INDEX)
-        applications.settle(apps, self.log, settings.startup_timeout_s, on_step)
+        applications.settle(apps, self.log, timeout_s, on_step)
 
     def status(self) -> dict[str, Any]:
         """How it stands, as plain values: address, models with their replicas, and how canaries and shadows compare."""
@@ -227,13 +214,22 @@ def deploy(
         deployment = Deployment(url, (), token, log, ending, settings, cores)
         ending.callback(applications.start(settings.host, port, [settings.limits_of(each) for each in settings.models]))
         on_step()
-        deployment._become(settings, plans.units_of(settings, found, access, cores, {}), on_step)
-        while not is_ready(url):
-            on_step()
+        deployment._become(releases.Target(settings, plans.units_of(settings, found, access, cores, {})), on_step)
+        _wait_for_answer(url, log, settings.startup_timeout_s, on_step)
     except BaseException:  # a signal too: nothing is left running
         _end(ending, log)
         raise
     return deployment
+
+
+def _wait_for_answer(url: str, log: Path, timeout_s: float, on_step: Callable[[], None]) -> None:
+    """Return when the address takes requests. Raises ServeError when it does not in time."""
+    deadline = time.monotonic() + timeout_s
+    while not is_ready(url):
+        on_step()
+        if time.monotonic() > deadline:
+            raise ServeError(f"{url} does not answer after {timeout_s:g} s. What Ray said is in {log}.")
+        time.sleep(0.05)
 
 
 def _access(settings: DeploySettings, token: str | None) -> Access:
@@ -245,25 +241,6 @@ def _access(settings: DeploySettings, token: str | None) -> Access:
     hosts = allowed_hosts(settings.host, settings.hosts)
     keys = str(settings.keys) if settings.keys else None
     return Access(digest(token) if token else None, hosts, keys, settings.per_minute)
-
-
-def _rerouted(unit: Unit, **routes: Any) -> Unit:
-    return unit._replace(routes=unit.routes.model_copy(update=routes))
-
-
-def _told(old: Mapping[str, Unit], new: Mapping[str, Unit]) -> list[str]:
-    """What an update changed, for people."""
-    said = []
-    for app, unit in new.items():
-        before, title = old.get(app), applications.title(app)
-        version = unit.plan.served.version
-        if before is None:
-            said.append(f"{title}: version {version} answers")
-        elif before.plan.served != unit.plan.served:
-            said.append(f"{title}: version {before.plan.served.version} -> {version}")
-        elif before != unit:
-            said.append(f"{title}: settings changed")
-    return [*said, *(f"{applications.title(app)}: ended" for app in old if app not in new)]
 
 
 def _end(ending: ExitStack, log: Path) -> None:

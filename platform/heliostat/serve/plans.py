@@ -78,6 +78,11 @@ def shadow_app(name: str) -> str:
     return f"_shadow.{name}"
 
 
+def previous_app(name: str) -> str:
+    """The application that keeps the version before a model's last update."""
+    return f"_previous.{name}"
+
+
 def find(settings: DeploySettings) -> list[Found]:
     """The models asked for, verified. Raises StoreError, CheckpointError, and ServeError for two of one name."""
     found = [_found(model) for model in settings.models]
@@ -88,7 +93,7 @@ def find(settings: DeploySettings) -> list[Found]:
 
 
 def _found(model: ModelSettings) -> Found:
-    served, folder = _resolve(model.model)
+    served, folder = resolve(model.model)
     canary = _beside(served, "canary", model.canary.version) if model.canary else None
     shadow = _beside(served, "shadow", model.shadow.version) if model.shadow else None
     return Found(model, served, folder, canary, shadow)
@@ -96,7 +101,7 @@ def _found(model: ModelSettings) -> Found:
 
 def _beside(served: Served, kind: str, version: str) -> tuple[Served, Path]:
     """Another version of a model that answers. Raises ServeError when it is the same one, or another model."""
-    other, folder = _resolve(_reference(served, kind, version))
+    other, folder = resolve(_reference(served, kind, version))
     if other == served:
         raise ServeError(f"{served.name}: its {kind} is version {other.version}, which answers already.")
     return other, folder
@@ -112,7 +117,8 @@ def _reference(served: Served, kind: str, version: str) -> str:
     return version if name == served.name and name != version else f"{served.name}@{version.removeprefix('@')}"
 
 
-def _resolve(reference: str) -> tuple[Served, Path]:
+def resolve(reference: str) -> tuple[Served, Path]:
+    """The version at a reference, and its checkpoint. Raises StoreError or CheckpointError."""
     from heliostat.checkpoint import verify
     from heliostat.models import ModelStore
 
