@@ -142,7 +142,12 @@ def test_the_index_above_several_models() -> None:
         assert {"SentimentRequest", "TemperRequest", "Review", "ErrorBody"} <= set(schema["components"]["schemas"])
         for reference in _references(schema):
             assert reference.removeprefix("#/components/schemas/") in schema["components"]["schemas"]
-        assert client.get("/metrics").text.count("# TYPE heliostat_queue_length gauge") == 1
+        client.get("/nowhere")
+        metrics = client.get("/metrics").text
+        assert metrics.count("# TYPE heliostat_queue_length gauge") == 1
+        refused = [line for line in metrics.splitlines() if line.startswith("heliostat_errors_total")]
+        assert len(refused) == 1, "what the index refuses is counted, under one name"
+        assert 'kind="unknown_route",model="_index"' in refused[0]
         assert "temper" in client.get("/docs").text
         # No predicting thread was started for these two, so they are not ready, and it says so.
         assert client.get("/readyz").json()["error"]["code"] == "not_ready"

@@ -15,6 +15,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from heliostat.serve.description import docs_response
 from heliostat.serve.embeddings import PATH as EMBEDDINGS
@@ -23,13 +24,16 @@ from heliostat.serve.events import Events, EventStream
 from heliostat.serve.guard import Access, Guard
 from heliostat.serve.inference import LIVE, READY, server_metadata
 from heliostat.serve.limits import Limits
-from heliostat.serve.metrics import METRICS_TYPE, merged_text
+from heliostat.serve.metrics import METRICS_TYPE, ServeMetrics, merged_text
+from heliostat.serve.plans import INDEX
 from heliostat.serve.rates import Take
 from heliostat.serve.refusal import Refusal, router_refusal
 from heliostat.serve.relay import Relay, relayed
 from heliostat.serve.requests import body_of, unless_gone
 from heliostat.serve.schema import parse_json
 
+HANDED_ON = "heliostat.handed_on"
+"""In the scope of a request that a model has answered."""
 ANSWER_S = 5.0
 """Seconds that a model may take to describe itself."""
 
@@ -60,6 +64,7 @@ class IndexRoutes:
         self._access = access
         self._take = take
         self._relay = relay
+        self._metrics = ServeMetrics(INDEX, 0, None)
 
     def app(self) -> FastAPI:
         """The application."""
@@ -86,10 +91,15 @@ class IndexRoutes:
             Guard,
             limits=self._limits,
             access=self._access,
-            answered=lambda scope, status, seconds: None,
+            answered=self._answered,
             take=self._take,
         )
         return app
+
+    def _answered(self, scope: Scope, status: int, seconds: float) -> None:
+        """Count what ends here; what was handed on is counted where it was answered."""
+        if not scope.get(HANDED_ON):
+            self._metrics.answered("index", status, seconds, scope.get("heliostat.error", ""))
 
     async def _ask(self, name: str, what: str) -> Any:
         try:
@@ -143,6 +153,7 @@ class IndexRoutes:
     async def _handed_on(self, relay: Relay, name: str, request: Request, body: bytes) -> Response:
         try:
             reply = await unless_gone(request, relay(name, relayed(request, body)))
+            request.scope[HANDED_ON] = True
         except Refusal:
             raise
         except Exception:  # whatever keeps a model from answering, another try may find it
@@ -172,7 +183,8 @@ class IndexRoutes:
         return JSONResponse({"status": "ready"})
 
     async def _metrics(self) -> Response:
-        return Response(merged_text(await self._ask_all("metrics")), media_type=METRICS_TYPE)
+        texts = await self._ask_all("metrics")
+        return Response(merged_text([*texts, self._metrics.text()]), media_type=METRICS_TYPE)
 
     async def _openapi(self) -> JSONResponse:
         return JSONResponse(merged(await self._ask_all("openapi")))

@@ -23,13 +23,16 @@ TIMED = frozenset({"predict", "infer", "embeddings"})
 
 
 class ServeMetrics:
-    """Counters of one replica. Every series names the model, its version and the replica that counted."""
+    """Counters of one replica. Every series names the model, its version and the replica that counted.
+
+    Without `queue_length` there is no model behind it, but the index above several.
+    """
 
     def __init__(
         self,
         model: str,
         version: int,
-        queue_length: Callable[[], int],
+        queue_length: Callable[[], int] | None,
         replica: str = "",
         *,
         budget: int = 8192,
@@ -49,13 +52,10 @@ class ServeMetrics:
         self._tokens = self._counter("heliostat_estimated_tokens", "Tokens computed, a quarter of the characters.")
         self._kept = self._counter("heliostat_requests_kept", "Requests handed to the request log.")
         self._left_out = self._counter("heliostat_requests_left_out", "Requests that the request log had no time for.")
-        for name, text, read in (
-            ("heliostat_queue_length", "Requests that wait.", queue_length),
-            ("heliostat_ready", "1 while the model takes requests.", lambda: float(is_ready())),
-            ("heliostat_model_version", "The version that answers.", lambda: float(version)),
-        ):
-            gauge = Gauge(name, text, list(self._labels), registry=self.registry)
-            gauge.labels(**self._labels).set_function(read)
+        if queue_length is not None:
+            self._gauge("heliostat_queue_length", "Requests that wait.", queue_length)
+            self._gauge("heliostat_ready", "1 while the model takes requests.", lambda: float(is_ready()))
+            self._gauge("heliostat_model_version", "The version that answers.", lambda: float(version))
 
     def answered(self, route: str, code: int, seconds: float, kind: str = "") -> None:
         """Count one answer. `route` is a route's own name, `kind` the code of its refusal where it is one."""
@@ -81,6 +81,9 @@ class ServeMetrics:
 
     def _counter(self, name: str, text: str, *more: str) -> Counter:
         return Counter(name, text, [*self._labels, *more], registry=self.registry)
+
+    def _gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
+        Gauge(name, text, list(self._labels), registry=self.registry).labels(**self._labels).set_function(read)
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *more: str) -> Histogram:
         return Histogram(name, text, [*self._labels, *more], buckets=buckets, registry=self.registry)
