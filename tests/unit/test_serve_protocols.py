@@ -6,7 +6,7 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
+from heliostat.component import Row
 from heliostat.predict import Predictor
 from heliostat.serve import relay
 from heliostat.serve.app import ModelRoutes
@@ -25,6 +27,7 @@ from heliostat.serve.guard import Access
 from heliostat.serve.index import IndexRoutes
 from heliostat.serve.limits import Limits
 from heliostat.serve.schema import Served
+from heliostat.serve.switch import Answered, CanaryRoute, Routes
 from heliostat.serve.token import allowed_hosts, digest
 
 KEY = "a-token-of-some-length"
@@ -233,6 +236,21 @@ def test_our_own_clients_embed(address: str, predictor: Predictor) -> None:
     np.testing.assert_allclose(asyncio.run(ask()), expected, atol=1e-6)
 
 
+def test_whoever_names_a_version_gets_that_one(predictor: Predictor) -> None:
+    routes = ModelRoutes(predictor, Served("mood", 3), Limits(), Access())
+
+    async def canary(app: str, rows: Sequence[Row], seconds: float) -> Answered:
+        return Answered(await routes.rows_answered(rows, time.monotonic() + seconds), Served("mood", 4))
+
+    routes.switch.connect(canary, lambda what, tally: None)
+    routes.switch.turn(Routes(canary=CanaryRoute(app="_canary.mood", version=4, percent=100.0)))
+    body = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["fine"]}]}
+    with TestClient(routes.app()) as client:
+        replies = [client.post(f"/v2/models/mood{path}/infer", json=body) for path in ("", "/versions/3")]
+    assert [reply.json()["model_version"] for reply in replies] == ["4", "3"]
+    assert [reply.headers["x-model"] for reply in replies] == ["mood:4", "mood:3"]
+
+
 def test_vectors_and_predictions_wait_in_one_queue(predictor: Predictor) -> None:
     """Asked at once, each gets its own: a batch may hold both."""
     app = ModelRoutes(predictor, Served("mood", 3), Limits(), Access()).app()
@@ -262,8 +280,6 @@ def test_a_model_without_vectors_of_texts_has_no_such_route(tiny_writer: Path) -
 
         def predict(self, examples: Any, *, max_tokens: int = 8192) -> Any:
             raise AssertionError("nobody asks")
-
-    from fastapi.testclient import TestClient
 
     with TestClient(ModelRoutes(Plain(), Served("writer", 1), Limits(), Access()).app()) as client:
         assert client.get("/v1/models/writer").json()["embeds"] is False

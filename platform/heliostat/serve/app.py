@@ -187,16 +187,21 @@ class ModelRoutes:
         predictions, by = await self._predicted(request, rows)
         return JSONResponse({"predictions": predictions, **_by_whom(by, arrived)}, headers=by.header)
 
-    async def _predicted(self, request: Request, rows: Sequence[Row]) -> Answered:
+    async def _predicted(self, request: Request, rows: Sequence[Row], *, is_own: bool = False) -> Answered:
         """The predictions for checked records, and who made them: this version, or another one while a canary runs.
 
-        Whatever the protocol of a route, predictions come from here. Raises Refusal.
+        `is_own` asks for this version. Whatever the protocol of a route, predictions come from here. Raises Refusal.
         """
-        sender = Sender(request.scope["heliostat.key"], request.headers.get("x-client-id", ""))
-        answer = self.switch.answer(rows, sender, deadline=self._deadline(request))
-        predictions, by = await unless_gone(request, answer)
+        predictions, by = await unless_gone(request, self._answer(request, rows, is_own))
         self._watch.predicted(request.scope, rows, predictions, by.version)
         return Answered(predictions, by)
+
+    async def _answer(self, request: Request, rows: Sequence[Row], is_own: bool) -> Answered:
+        deadline = self._deadline(request)
+        if is_own:
+            return Answered(await self.rows_answered(rows, deadline), self._served)
+        sender = Sender(request.scope["heliostat.key"], request.headers.get("x-client-id", ""))
+        return await self.switch.answer(rows, sender, deadline=deadline)
 
     async def rows_answered(self, rows: Sequence[Row], deadline: float) -> list[Row]:
         """The predictions of this version for checked records. Raises Refusal."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
 from pydantic import BaseModel, Field
@@ -32,8 +32,18 @@ BINARY_TYPE = "application/octet-stream"
 LIVE, READY = "/v2/health/live", "/v2/health/ready"
 """Health, which the guard lets anybody ask."""
 
-Answer = Callable[[Request, Sequence[Row]], Awaitable[tuple[list[Row], Served]]]
-"""(request, checked records) -> their predictions, and the version that made them; raises Refusal."""
+
+class Answer(Protocol):
+    """Predicts the records of a request."""
+
+    def __call__(
+        self, request: Request, rows: Sequence[Row], *, is_own: bool = False
+    ) -> Awaitable[tuple[list[Row], Served]]:
+        """The predictions of checked records, and the version that made them: with `is_own` the one that runs here.
+
+        Raises Refusal.
+        """
+        ...
 
 
 class InferenceError(BaseModel):
@@ -144,7 +154,9 @@ class InferenceRoutes:
         body = await body_of(request, self._limits, may_be_binary=True)
         text, binary = _parts(request, body)
         rows, asked = tensors.read(parse_json(text), binary, self._takes, self._gives)
-        answers, by = await self._answer(request, self._checked(rows))
+        # Whoever names a version gets that one; the others may get a canary's.
+        names_version = request.scope["path"] != self.infer_paths[0]
+        answers, by = await self._answer(request, self._checked(rows), is_own=names_version)
         outputs, packed = tensors.write(answers, self._gives, asked)
         answer = {"model_name": by.name, "model_version": str(by.version), "outputs": outputs}
         if asked.id is not None:

@@ -235,7 +235,7 @@ def write(rows: Sequence[Row], gives: Sequence[Tensor], asked: Asked) -> tuple[l
     for tensor in gives:
         if tensor.name not in asked.outputs:
             continue
-        output, values = _output(tensor, [row[tensor.name] for row in rows])
+        output, values = _output(tensor, [row.get(tensor.name) for row in rows])
         if asked.outputs[tensor.name]:
             packed = _packed(output["datatype"], values)
             output["parameters"] = {**output.get("parameters", {}), "binary_data_size": len(packed)}
@@ -249,7 +249,7 @@ def write(rows: Sequence[Row], gives: Sequence[Tensor], asked: Asked) -> tuple[l
 def _output(tensor: Tensor, cells: list[Any]) -> tuple[Row, list[Any]]:
     """A tensor without its data, and the data."""
     output: Row = {"name": tensor.name, "datatype": DATATYPES[tensor.kind], "shape": [len(cells)]}
-    if tensor.kind == "numbers" and len({frozenset(cell) for cell in cells}) == 1 and cells[0]:
+    if tensor.kind == "numbers" and cells[0] and all(cell and cell.keys() == cells[0].keys() for cell in cells):
         names = list(cells[0])
         values = [cell[name] for cell in cells for name in names]
         return {**output, "shape": [len(cells), len(names)], "parameters": {"names": names}}, values
