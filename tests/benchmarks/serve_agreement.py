@@ -5,8 +5,8 @@
 
 Each model is served in bf16 over real HTTP, asked each record of its test split by a client that keeps eight requests
 of different sizes under way, so that batches form as they come. Beside it stands `Predictor` in fp32, in this process:
-what `heliostat evaluate` scores. Every class of an answer counts (a label, each label of a list, a path down a tree
-whole); so does the greatest difference of a probability. It fails below 99.5 %. It measures no time.
+what `heliostat evaluate` scores. Every class of an answer counts (a label, each label of a list, each level of a path
+down a tree); the greatest difference of a probability stands beside. It fails below 99.5 %. It measures no time.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class Agreement(NamedTuple):
 
 
 def classes_of(answer: Row) -> list[tuple[str, Any]]:
-    """The classes in an answer: each label of a list by itself, in its place."""
+    """The classes in an answer: each label of a list, or level of a path, by itself."""
     found: list[tuple[str, Any]] = []
     for name, value in answer.items():
         if isinstance(value, (str, bool)):
             found.append((name, value))
         elif isinstance(value, list) and value and all(isinstance(each, str) for each in value):
-            found += [(name, tuple(value))] if name == "path" else [(f"{name}[{i}]", v) for i, v in enumerate(value)]
+            found += [(f"{name}[{place}]", each) for place, each in enumerate(value)]
     return found
 
 
