@@ -64,7 +64,7 @@ class IndexRoutes:
         self._access = access
         self._take = take
         self._relay = relay
-        self._metrics = ServeMetrics(INDEX, 0, None)
+        self._counts = ServeMetrics(INDEX, 0, None)
 
     def app(self) -> FastAPI:
         """The application."""
@@ -99,7 +99,7 @@ class IndexRoutes:
     def _answered(self, scope: Scope, status: int, seconds: float) -> None:
         """Count what ends here; what was handed on is counted where it was answered."""
         if not scope.get(HANDED_ON):
-            self._metrics.answered("index", status, seconds, scope.get("heliostat.error", ""))
+            self._counts.answered("index", status, seconds, scope.get("heliostat.error", ""))
 
     async def _ask(self, name: str, what: str) -> Any:
         try:
@@ -184,7 +184,7 @@ class IndexRoutes:
 
     async def _metrics(self) -> Response:
         texts = await self._ask_all("metrics")
-        return Response(merged_text([*texts, self._metrics.text()]), media_type=METRICS_TYPE)
+        return Response(merged_text([*texts, self._counts.text()]), media_type=METRICS_TYPE)
 
     async def _openapi(self) -> JSONResponse:
         return JSONResponse(merged(await self._ask_all("openapi")))
