@@ -8,7 +8,9 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -250,10 +252,31 @@ def test_another_terminal_changes_what_runs(served: Served) -> None:
     assert served.predict().status_code == 200
 
 
+def asking(served: Served, met: Counter[str]) -> None:
+    """Ask for much until nobody answers any more; what came of each request."""
+    many = {"instances": [{"text": "a long day " * 20}] * 64}
+    headers = {"Authorization": f"Bearer {served.key}", "Connection": "close"}
+    with httpx.Client(base_url=served.url, trust_env=False, timeout=60, headers=headers) as client:
+        while "ConnectError" not in met:
+            try:
+                met[str(client.post(f"/v1/models/{NAME}:predict", json=many).status_code)] += 1
+            except httpx.HTTPError as error:
+                met[type(error).__name__] += 1
+
+
 def test_it_is_stopped_from_another_terminal(served: Served) -> None:
     family = psutil.Process(served.process.pid).children(recursive=True)
     socket = Path(json.loads(next((served.home / "serving").iterdir()).read_text(encoding="utf-8"))["socket"])
-    assert f"stopped {served.url}" in heliostat("serve", "stop")
+    met: Counter[str] = Counter()
+    with ThreadPoolExecutor(4) as pool:
+        clients = [pool.submit(asking, served, met) for _ in range(4)]
+        while met["200"] < 8:
+            time.sleep(0.05)
+        assert f"stopped {served.url}" in heliostat("serve", "stop")
+        for client in clients:
+            client.result()
+    print(f"\nstopped under load: {dict(met)}")
+    assert set(met) <= {"200", "503", "ConnectError"}, "what it had at hand was not answered"
     assert served.process.wait(60) == 0
     deadline = time.monotonic() + 20
     while (left := [each for each in family if each.is_running()]) and time.monotonic() < deadline:
