@@ -24,6 +24,8 @@ from heliostat.serve.plans import INDEX, Unit
 OVERLOAD = 8
 """Serve hands a replica this many times what its queue holds, so that the replica itself says 503, in our shape."""
 _GRACE_S = 5.0
+_HEALTH_S = 2.0
+"""How often Serve looks after a replica: one that died is replaced after about that long."""
 _AUTOSCALING = {
     "upscale_delay_s": 3.0,
     "downscale_delay_s": 120.0,
@@ -121,6 +123,7 @@ def _application(unit: Unit) -> Any:
         max_queued_requests=limits["max_waiting"],
         max_constructor_retry_count=1,
         max_surge_percent=100,
+        health_check_period_s=_HEALTH_S,
         graceful_shutdown_wait_loop_s=0.2,
         graceful_shutdown_timeout_s=limits["timeout_s"],
         user_config=unit.routes.model_dump(mode="json"),
