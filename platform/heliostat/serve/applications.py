@@ -24,6 +24,7 @@ from heliostat.serve.plans import INDEX, Unit
 OVERLOAD = 8
 """Serve hands a replica this many times what its queue holds, so that the replica itself says 503, in our shape."""
 _GRACE_S = 5.0
+_STARTING_S = 30.0
 _HEALTH_S = 2.0
 """How often Serve looks after a replica: one that died is replaced after about that long."""
 _AUTOSCALING = {
@@ -189,6 +190,20 @@ def _applications() -> dict[str, Any]:
         return dict(ray_serve.status().applications)
     except ray.exceptions.RayError:
         return {}
+
+
+def put_back(units: Sequence[Unit], log: Path, on_step: Callable[[], None]) -> None:
+    """Make applications what they were before a change that failed; their old replicas answer all the while."""
+    apps, deadline = [unit.app for unit in units], time.monotonic() + _STARTING_S
+    # A replica that still starts may fail too, and Serve would hold that against the version that comes back.
+    while any(standing().get(app, {}).get("replicas", {}).get("STARTING") for app in apps):
+        on_step()
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
+    run(units)
+    with contextlib.suppress(ServeError):
+        settle(apps, log, _STARTING_S, on_step)
 
 
 def _sentence(name: str, said: str, log: Path) -> str:
