@@ -70,19 +70,29 @@ def start(host: str, port: int, limits: Iterable[Limits]) -> Callable[[], None]:
 
     from heliostat.serve.ledger import end_ledger
 
+    longest_s = max(each.timeout_s + each.body_timeout_s for each in limits) + _GRACE_S
     http = {
         "host": host.strip("[]"),
         "port": port,
         # The replica answers 504 by itself; this is for a replica that no longer answers at all.
-        "request_timeout_s": max(each.timeout_s + each.body_timeout_s for each in limits) + _GRACE_S,
+        "request_timeout_s": longest_s,
     }
     ray_serve.start(proxy_location="HeadOnly", http_options=http, logging_config=quiet())
 
     def end() -> None:
+        _drain(longest_s)
         ray_serve.shutdown()
         end_ledger()
 
     return end
+
+
+def _drain(timeout_s: float) -> None:
+    """End all applications and wait until they have answered what they had at hand: Serve's own end does not."""
+    deadline = time.monotonic() + timeout_s
+    remove(_applications())
+    while _applications() and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def quiet() -> dict[str, Any]:
