@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ import psutil
 import pytest
 
 from heliostat.models import ModelStore
+from heliostat.serve.control import the_one
 from heliostat.serve.deploy_file import load_deployment
 from heliostat.serve.guard import OPEN_PATHS
 
@@ -213,7 +217,9 @@ print(ray.util.list_named_actors(all_namespaces=True), state.actors(), state.job
 """
     lines = [" ".join(process.cmdline()) for process in family if process.is_running()]
     address = next(found[1] for line in lines if (found := re.search(r"--gcs[-_]address=(\S+)", line)))
-    done = subprocess.run([sys.executable, "-c", code, address], capture_output=True, timeout=60)
+    command = [sys.executable, "-c", code, address]
+    environment = {**os.environ, "RAY_AUTH_MODE": "token"}
+    done = subprocess.run(command, capture_output=True, timeout=60, env=environment)
     assert b"ServeController" in done.stdout, done.stderr[-2000:]
     assert b"serve-app" in done.stdout.lower() or b"deployment" in done.stdout.lower()
     return done.stdout
@@ -250,15 +256,39 @@ def test_another_terminal_changes_what_runs(served: Served) -> None:
     assert served.predict().status_code == 200
 
 
+def asking(served: Served, met: list[tuple[float, str]]) -> None:
+    """Ask for much until nobody answers any more: when each request began, and what came of it."""
+    many = {"instances": [{"text": "a long day " * 20}] * 64}
+    headers = {"Authorization": f"Bearer {served.key}", "Connection": "close"}
+    with httpx.Client(base_url=served.url, trust_env=False, timeout=60, headers=headers) as client:
+        while not met or met[-1][1] != "ConnectError":
+            began = time.monotonic()
+            try:
+                outcome = str(client.post(f"/v1/models/{NAME}:predict", json=many).status_code)
+            except httpx.HTTPError as error:
+                outcome = type(error).__name__
+            met.append((began, outcome))
+
+
 def test_it_is_stopped_from_another_terminal(served: Served) -> None:
     family = psutil.Process(served.process.pid).children(recursive=True)
     socket = Path(json.loads(next((served.home / "serving").iterdir()).read_text(encoding="utf-8"))["socket"])
-    assert f"stopped {served.url}" in heliostat("serve", "stop")
+    met: list[tuple[float, str]] = []
+    with ThreadPoolExecutor(4) as pool:
+        clients = [pool.submit(asking, served, met) for _ in range(4)]
+        while len(met) < 8:
+            time.sleep(0.05)
+        asked = time.monotonic()
+        the_one().ask({"do": "stop"})
+        for client in clients:
+            client.result()
+    print(f"\nstopped under load: {Counter(outcome for _, outcome in met)}")
+    assert {outcome for began, outcome in met if began < asked} == {"200"}, "what it had at hand was not answered"
     assert served.process.wait(60) == 0
     deadline = time.monotonic() + 20
     while (left := [each for each in family if each.is_running()]) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert left == []
-    assert "no deployment runs" in heliostat("serve", "status", exit_code=2)
+    assert "no deployment runs" in heliostat("serve", "stop", exit_code=2)
     assert not list((served.home / "serving").iterdir())
     assert not socket.parent.exists()

@@ -93,7 +93,7 @@ def test_a_body_too_large_to_keep_is_passed_on_once() -> None:
 
 @pytest.mark.parametrize(
     ("status", "told", "code"),
-    [(503, 503, "unavailable"), (408, 504, "deadline_exceeded"), (404, 404, "unknown_route")],
+    [(503, 503, "unavailable"), (408, 504, "deadline_exceeded"), (404, 503, "unavailable")],
 )
 def test_what_the_proxy_says_itself_gets_our_shape(status: int, told: int, code: str) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:

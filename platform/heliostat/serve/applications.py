@@ -24,6 +24,9 @@ from heliostat.serve.plans import INDEX, Unit
 OVERLOAD = 8
 """Serve hands a replica this many times what its queue holds, so that the replica itself says 503, in our shape."""
 _GRACE_S = 5.0
+_STARTING_S = 30.0
+_HEALTH_S = 2.0
+"""How often Serve looks after a replica: one that died is replaced after about that long."""
 _AUTOSCALING = {
     "upscale_delay_s": 3.0,
     "downscale_delay_s": 120.0,
@@ -67,19 +70,29 @@ def start(host: str, port: int, limits: Iterable[Limits]) -> Callable[[], None]:
 
     from heliostat.serve.ledger import end_ledger
 
+    longest_s = max(each.timeout_s + each.body_timeout_s for each in limits) + _GRACE_S
     http = {
         "host": host.strip("[]"),
         "port": port,
         # The replica answers 504 by itself; this is for a replica that no longer answers at all.
-        "request_timeout_s": max(each.timeout_s + each.body_timeout_s for each in limits) + _GRACE_S,
+        "request_timeout_s": longest_s,
     }
     ray_serve.start(proxy_location="HeadOnly", http_options=http, logging_config=quiet())
 
     def end() -> None:
+        _drain(longest_s)
         ray_serve.shutdown()
         end_ledger()
 
     return end
+
+
+def _drain(timeout_s: float) -> None:
+    """End all applications and wait until they have answered what they had at hand: Serve's own end does not."""
+    deadline = time.monotonic() + timeout_s
+    remove(_applications())
+    while _applications() and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def quiet() -> dict[str, Any]:
@@ -121,6 +134,7 @@ def _application(unit: Unit) -> Any:
         max_queued_requests=limits["max_waiting"],
         max_constructor_retry_count=1,
         max_surge_percent=100,
+        health_check_period_s=_HEALTH_S,
         graceful_shutdown_wait_loop_s=0.2,
         graceful_shutdown_timeout_s=limits["timeout_s"],
         user_config=unit.routes.model_dump(mode="json"),
@@ -186,6 +200,20 @@ def _applications() -> dict[str, Any]:
         return dict(ray_serve.status().applications)
     except ray.exceptions.RayError:
         return {}
+
+
+def put_back(units: Sequence[Unit], log: Path, on_step: Callable[[], None]) -> None:
+    """Make applications what they were before a change that failed; their old replicas answer all the while."""
+    apps, deadline = [unit.app for unit in units], time.monotonic() + _STARTING_S
+    # A replica that still starts may fail too, and Serve would hold that against the version that comes back.
+    while any(standing().get(app, {}).get("replicas", {}).get("STARTING") for app in apps):
+        on_step()
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
+    run(units)
+    with contextlib.suppress(ServeError):
+        settle(apps, log, _STARTING_S, on_step)
 
 
 def _sentence(name: str, said: str, log: Path) -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from heliostat.component import Row
-from heliostat.predict.replay import compare
 
 KEPT = 5000
 """Latencies and differences that are kept to tell medians from; the newest ones."""
@@ -30,7 +29,7 @@ class Tally:
     agreed: int = 0
     """Those of them in which all that is no number is equal: labels, texts, lists."""
     apart: dict[str, int] = field(default_factory=dict)
-    """By field, in how many records it was the first to differ."""
+    """By field, in how many records it differs, numbers in it aside."""
     differences: list[float] = field(default_factory=list)
     """The greatest difference between two numbers, a record."""
     own_ms: list[float] = field(default_factory=list)
@@ -39,13 +38,12 @@ class Tally:
     def compared(self, own: Sequence[Row], other: Sequence[Row]) -> Self:
         """With the answers of both to the same records."""
         for mine, theirs in zip(own, other, strict=True):
-            difference, mismatch = compare(mine, theirs, math.inf)
+            found = {name: _apart(mine.get(name), theirs.get(name)) for name in {**mine, **theirs}}
             self.records += 1
-            self.differences.append(difference)
-            if mismatch is None:
-                self.agreed += 1
-            else:
-                name = mismatch.field.partition(".")[0] or "(whole)"
+            self.differences.append(max((difference for difference, _ in found.values()), default=0.0))
+            differing = [name for name, (_, is_equal) in found.items() if not is_equal]
+            self.agreed += not differing
+            for name in differing:
                 self.apart[name] = self.apart.get(name, 0) + 1
         return self
 
@@ -74,6 +72,22 @@ class Tally:
             "difference": _spread(self.differences),
             "latency_ms": {"own": _spread(self.own_ms), "other": _spread(self.other_ms)},
         }
+
+
+def _apart(one: Any, other: Any) -> tuple[float, bool]:
+    """The greatest difference between two numbers in the same place, and whether all else is equal."""
+    if isinstance(one, float) or isinstance(other, float):
+        if not all(isinstance(each, (int, float)) and math.isfinite(each) for each in (one, other)):
+            return 0.0, one == other
+        return abs(float(one) - float(other)), True
+    if isinstance(one, Mapping) and isinstance(other, Mapping) and set(one) == set(other):
+        pairs = [(one[key], other[key]) for key in one]
+    elif isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)) and len(one) == len(other):
+        pairs = list(zip(one, other, strict=True))
+    else:
+        return 0.0, bool(one == other)
+    found = [_apart(*pair) for pair in pairs]
+    return max((difference for difference, _ in found), default=0.0), all(is_equal for _, is_equal in found)
 
 
 def _spread(values: Sequence[float]) -> dict[str, float] | None:

@@ -94,8 +94,8 @@ class Deployment:
         except HeliostatError as error:
             if not old:
                 raise
-            applications.run([old[unit.app] for unit in changed if unit.app in old])
             applications.remove([unit.app for unit in changed if unit.app not in old])
+            applications.put_back([old[unit.app] for unit in changed if unit.app in old], self.log, on_step)
             if isinstance(error, ServeError):
                 raise ServeError(f"{error} All goes on as before.") from None
             raise

@@ -126,9 +126,8 @@ class _Trial:
 
 def _told(status: int | None) -> Refusal:
     """The answer of Serve's proxy in our shape: it has its own words, and some name the parts of a deployment."""
-    if status == 404:
-        return Refusal(404, "unknown_route", "There is no such route. See /docs.")
     if status == 408:
         return late()
+    # One of our applications stands at '/', so that the proxy misses a route (404) only before and after they run.
     message = "No replica can answer now. Try again in 1 s."
     return Refusal(503, "unavailable", message, headers={"Retry-After": "1"})
