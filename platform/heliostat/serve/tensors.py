@@ -158,10 +158,11 @@ def _flat(data: Any, name: str) -> list[Any]:
     """The elements of data that may be nested as its shape is, row by row."""
     if not isinstance(data, list):
         raise Refusal(422, "wrong_type", "The data is a list.", name)
+    elements: list[Any] = data
     for _ in range(_MOST_DIMENSIONS):
-        if not data or not all(isinstance(each, list) for each in data):
-            return data
-        data = list(chain.from_iterable(data))
+        if not elements or not all(isinstance(each, list) for each in elements):
+            return elements
+        elements = list(chain.from_iterable(elements))
     raise Refusal(422, "wrong_shape", f"The data is nested more than {_MOST_DIMENSIONS} deep.", name)
 
 

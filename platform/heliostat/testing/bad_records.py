@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from heliostat.component import Row
 from heliostat.testing.bad_requests import JSON, MARKER
 
+_NO_OBJECTS: tuple[Any, ...] = (None, [MARKER], MARKER, {})
 _VALUES: tuple[tuple[str, Any], ...] = (
     ("null", None), ("true", True), ("7", 7), ("-1", -1), ("1e308", 1e308), ("a number of 300 digits", 10**300),
     ("empty text", ""), ("white space", " \t\u00a0"), ("a private text", MARKER), ("a list", [MARKER]),
@@ -88,13 +89,14 @@ def _of_tensors(path: str, sample: Row) -> Iterator[BadBody]:
     }.items():  # fmt: skip
         yield from (_body(f"{key} is {str(value)[:20]}", path, tensors(first, **{key: value})) for value in values)
     good = tensors(first)
-    for more in (
+    changes: tuple[dict[str, Any], ...] = (
         {"id": 7}, {"id": MARKER * 100}, {"outputs": MARKER}, {"outputs": [{"name": MARKER}]}, {"outputs": [None]},
         {"outputs": [{"name": 7, "parameters": 7}]}, {"parameters": MARKER}, {MARKER: MARKER}, {"inputs": MARKER},
         {"inputs": []}, {"inputs": [MARKER]}, {"inputs": good["inputs"] * 2},
-    ):  # fmt: skip
+    )  # fmt: skip
+    for more in changes:
         yield _body(f"{str(more)[:30]}", path, {**good, **more})
-    yield from (_body("no object", path, value) for value in (None, [], MARKER, {}))
+    yield from (_body("no object", path, value) for value in _NO_OBJECTS)
 
 
 def _of_bytes(path: str, sample: Row) -> Iterator[BadBody]:
@@ -126,7 +128,7 @@ def _of_embeddings(model: str) -> Iterator[BadBody]:
         yield from (
             _body(key, "/v1/embeddings", {**good, key: value}) for value in (MARKER, 10**30, -1, [MARKER], True)
         )
-    yield from (_body("no object", "/v1/embeddings", value) for value in (None, [MARKER], MARKER, {}))
+    yield from (_body("no object", "/v1/embeddings", value) for value in _NO_OBJECTS)
 
 
 def _no_json(path: str) -> Iterator[BadBody]:
