@@ -327,4 +327,4 @@ def test_the_proxy_is_killed(deployment: Deployment, load: Any) -> None:
         wait_until(lambda: {each.pid for each in named("ProxyActor")} - {proxy.pid} != set(), "a proxy")
         more(found)
         print(f"\nthe proxy answered again after {time.monotonic() - started:.1f} s")
-        assert time.monotonic() - started < 60
+    assert set(found.plain) <= {"ConnectError", "ReadError", "RemoteProtocolError", "ConnectTimeout"}
