@@ -322,7 +322,6 @@ def test_too_many_requests_are_told_to_come_back(deployment: Deployment) -> None
     deployment.update(settings())
 
 
-@pytest.mark.sweep
 def test_the_proxy_is_killed(deployment: Deployment, load: Any) -> None:
     with load("kill -9 of the proxy") as found:
         (proxy,) = named("ProxyActor")
