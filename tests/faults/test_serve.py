@@ -255,11 +255,14 @@ def test_a_shadow_is_compared_and_answers_nobody(deployment: Deployment, load: A
     assert report["failed"] == 0
 
 
-@pytest.mark.parametrize("keeps", [False, True], ids=["loaded anew", "kept"])
-def test_a_rolling_update_and_back(deployment: Deployment, load: Any, keeps: bool) -> None:
-    with load(f"a rolling update and back, the version before {'kept' if keeps else 'loaded anew'}") as found:
+@pytest.mark.parametrize(("replicas", "keeps"), [(1, False), (2, True)], ids=["one replica", "two, and one kept"])
+def test_a_rolling_update_and_back(deployment: Deployment, load: Any, replicas: int, keeps: bool) -> None:
+    deployment.update(settings(replicas=replicas))
+    with load(
+        f"a rolling update and back, {replicas} replicas, the version before {'kept' if keeps else 'loaded anew'}"
+    ) as found:
         started = time.monotonic()
-        wanted = settings(model="mood:2").model_copy(update={"keep_previous": keeps})
+        wanted = settings(model="mood:2", replicas=replicas).model_copy(update={"keep_previous": keeps})
         assert deployment.update(wanted) == ["mood: version 1 -> 2"]
         there = time.monotonic()
         by_old = found.answers[1]
@@ -278,6 +281,7 @@ def test_a_rolling_update_and_back(deployment: Deployment, load: Any, keeps: boo
     )
     assert found.plain == {}
     assert set(found.answers) == {1, 2}
+    deployment.update(settings())
 
 
 def test_a_bad_version_takes_no_traffic(deployment: Deployment, load: Any) -> None:
@@ -318,7 +322,6 @@ def test_too_many_requests_are_told_to_come_back(deployment: Deployment) -> None
     deployment.update(settings())
 
 
-@pytest.mark.sweep
 def test_the_proxy_is_killed(deployment: Deployment, load: Any) -> None:
     with load("kill -9 of the proxy") as found:
         (proxy,) = named("ProxyActor")
@@ -327,4 +330,4 @@ def test_the_proxy_is_killed(deployment: Deployment, load: Any) -> None:
         wait_until(lambda: {each.pid for each in named("ProxyActor")} - {proxy.pid} != set(), "a proxy")
         more(found)
         print(f"\nthe proxy answered again after {time.monotonic() - started:.1f} s")
-        assert time.monotonic() - started < 60
+    assert set(found.plain) <= {"ConnectError", "ReadError", "RemoteProtocolError", "ConnectTimeout"}

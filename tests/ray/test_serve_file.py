@@ -99,7 +99,8 @@ def served(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
     yield Served(url, home, folder / "keys.json", file, key, process, said)
     if process.poll() is None:
         process.terminate()
-        process.wait(60)
+    process.stdout.close()
+    process.wait(60)
 
 
 def routes(served: Served) -> list[tuple[str, str]]:
