@@ -39,6 +39,8 @@ class Agreement(NamedTuple):
     equal: int
     furthest: float
     """The greatest difference of a probability."""
+    levels: dict[str, float]
+    """The share of equal ones for each level of a path, where answers are paths."""
 
     @property
     def share(self) -> float:
@@ -123,7 +125,17 @@ def agreement(reference: str, most: int | None = None) -> Agreement:
     pairs = [(classes_of(one), classes_of(other)) for one, other in zip(expected, answers, strict=True)]
     equal = sum(sum(a == b for a, b in zip(one, other, strict=False)) for one, other in pairs)
     most_apart = max((furthest(one, other) for one, other in zip(expected, answers, strict=True)), default=0.0)
-    return Agreement(name, len(rows), sum(max(len(a), len(b)) for a, b in pairs), equal, most_apart)
+    total = sum(max(len(a), len(b)) for a, b in pairs)
+    return Agreement(name, len(rows), total, equal, most_apart, _levels(pairs))
+
+
+def _levels(pairs: Sequence[tuple[list[tuple[str, Any]], list[tuple[str, Any]]]]) -> dict[str, float]:
+    found: dict[str, list[bool]] = {}
+    for one, other in pairs:
+        for a, b in zip(one, other, strict=False):
+            if a[0].startswith("path["):
+                found.setdefault(a[0], []).append(a == b)
+    return {level: sum(equal) / len(equal) for level, equal in found.items()}
 
 
 def main() -> int:
@@ -138,7 +150,8 @@ def main() -> int:
         each = agreement(reference, asked.most)
         found.append(each)
         numbers = f"{each.records:8,} {each.classes:8,} {each.equal:8,} {each.share:9.3%}"
-        print(f"{each.model:24} {numbers}  {each.furthest:.4f}", flush=True)
+        levels = "".join(f"  {level} {share:.3%}" for level, share in each.levels.items())
+        print(f"{each.model:24} {numbers}  {each.furthest:.4f}{levels}", flush=True)
     if asked.out:
         asked.out.write_text(json.dumps([{**each._asdict(), "share": each.share} for each in found], indent=1) + "\n")
     return 0 if all(each.share >= FLOOR for each in found) else 1
