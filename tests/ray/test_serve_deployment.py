@@ -109,6 +109,39 @@ def test_describes_itself(deployment: Deployment) -> None:
         assert len(http.get("/readyz").headers.get_list("x-request-id")) == 1
 
 
+def test_other_protocols_reach_every_model(deployment: Deployment, tiny_checkpoint: Path) -> None:
+    own = Predictor.load(tiny_checkpoint, threads=1)
+    expected, vectors = own.predict(LINES[:3]), own.embed(LINES[:3])
+    tensor = {"name": "text", "shape": [3], "datatype": "BYTES", "data": [line["text"] for line in LINES[:3]]}
+    with httpx.Client(base_url=deployment.url, trust_env=False, timeout=60) as http, Client(deployment.url) as client:
+        assert http.get("/v2/health/ready").status_code == http.get("/v2").status_code == 200
+        for name, version in deployment.models:
+            for path in (f"/v2/models/{name}/infer", f"/v2/models/{name}/versions/{version}/infer"):
+                reply = http.post(path, json={"id": "7", "inputs": [tensor]}, headers={"X-Request-ID": "r-7"})
+                assert reply.headers.get_list("x-request-id") == ["r-7"]
+                body = reply.json()
+                assert (body["id"], body["model_name"], body["model_version"]) == ("7", name, str(version))
+                assert body["outputs"][0]["data"] == [row["label"] for row in expected]
+            assert http.get(f"/v2/models/{name}/ready").json()["ready"] is True
+            assert http.post(f"/v2/models/{name}/versions/99/infer", json={}).status_code == 404
+            found = client.embed(name, [line["text"] for line in LINES[:3]])
+            for vector, row in zip(found, vectors, strict=True):
+                assert vector == pytest.approx(row["vector"], abs=1e-5)
+        refused = http.post(f"/v2/models/{deployment.models[0].name}/infer", content=b"{")
+        assert (refused.status_code, refused.json()["code"]) == (400, "invalid_json")
+        metrics = http.get("/metrics").text
+        for name, _ in deployment.models:
+            assert any(f'model="{name}"' in line and 'route="infer"' in line for line in metrics.splitlines())
+
+
+def test_a_line_a_request_is_written_by_the_replicas(deployment: Deployment, home: Path) -> None:
+    with Client(deployment.url, timeout=60) as client:
+        client.ask("mood", [{"text": MARKER}], key="order-7")
+    texts = [path.read_text(encoding="utf-8") for path in (home / "logs" / "requests").glob("mood-*.jsonl")]
+    assert any('"id": "order-7"' in text for text in texts)
+    assert not any(MARKER in text for text in texts)
+
+
 def test_a_second_deployment_needs_a_port_and_a_ray_of_its_own(deployment: Deployment) -> None:
     port = int(deployment.url.rpartition(":")[2])
     with pytest.raises(ServeError, match="--port"):

@@ -58,6 +58,8 @@ def test_texts_records_and_files_get_the_same_answers(call: Callable[..., Result
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (("mood", "a", "--cluster"), "--cluster answers a --file"),
+        (("mood", "--file", "a.csv", "--out", "b.csv", "--cluster", "--threads", "2"), "takes no --threads"),
         (("mood@champoin", "rain"), "Did you mean 'champion'?"),
         (("mod", "rain"), "Did you mean 'mood'?"),
         (("mood",), "Give one of them"),

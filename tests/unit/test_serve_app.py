@@ -134,14 +134,20 @@ def index_app() -> FastAPI:
 
 def test_the_index_above_several_models() -> None:
     with TestClient(index_app(), base_url=HOST) as client:
-        assert client.get("/v1/models").json() == {"models": ["sentiment", "temper"]}
+        listed = client.get("/v1/models").json()
+        assert (listed["models"], [each["id"] for each in listed["data"]]) == (["sentiment", "temper"],) * 2
         assert client.get("/v1/models/temper").json()["name"] == "temper"
         schema = client.get("/openapi.json").json()
         assert {PREDICT, "/v1/models/temper:predict"} <= set(schema["paths"])
         assert {"SentimentRequest", "TemperRequest", "Review", "ErrorBody"} <= set(schema["components"]["schemas"])
         for reference in _references(schema):
             assert reference.removeprefix("#/components/schemas/") in schema["components"]["schemas"]
-        assert client.get("/metrics").text.count("# TYPE heliostat_queue_length gauge") == 1
+        client.get("/nowhere")
+        metrics = client.get("/metrics").text
+        assert metrics.count("# TYPE heliostat_queue_length gauge") == 1
+        refused = [line for line in metrics.splitlines() if line.startswith("heliostat_errors_total")]
+        assert len(refused) == 1, "what the index refuses is counted, under one name"
+        assert 'kind="unknown_route",model="_index"' in refused[0]
         assert "temper" in client.get("/docs").text
         # No predicting thread was started for these two, so they are not ready, and it says so.
         assert client.get("/readyz").json()["error"]["code"] == "not_ready"
@@ -206,7 +212,9 @@ def test_describes_the_model_for_a_demo(client: TestClient) -> None:
     assert set(body["gives"]["properties"]) == {"label", "probabilities"}
     assert body["samples"] == list(Polarity.samples)
     assert body["notice"] == Polarity.notice
-    assert client.get("/v1/models").json() == {"models": ["sentiment"]}
+    in_openais_form = {"id": "sentiment", "object": "model", "created": 0, "owned_by": "heliostat"}
+    assert client.get("/v1/models").json() == {"models": ["sentiment"], "object": "list", "data": [in_openais_form]}
+    assert in_openais_form.items() <= body.items()
 
 
 def test_openapi_is_typed_by_the_record(client: TestClient) -> None:

@@ -14,6 +14,7 @@ from heliostat.models import ModelStore
 from heliostat.serve.deploy_file import DeploySettings, check_deployment, load_deployment
 from heliostat.serve.guard import Access
 from heliostat.serve.plans import find, units_of
+from heliostat.serve.request_log import RequestLog
 from heliostat.yaml12 import parse
 
 FILE = """
@@ -69,6 +70,19 @@ def test_overrides_lie_over_a_file(path: Path) -> None:
     settings = load_deployment(path, ["limits.max_waiting=7", "per_minute=9"], {"port": 1234})
     assert (settings.limits.max_waiting, settings.limits.max_wait_ms) == (7, 2)
     assert (settings.per_minute, settings.port) == (9, 1234)
+
+
+def test_what_is_noted_of_requests_goes_to_the_replicas(home: Path) -> None:
+    said = {"models": [{"model": "mood@champion", "canary": {"version": 2, "percent": 5}}], "requests": {"keep": 0.5}}
+    settings = check_deployment(said)
+    units = units_of(settings, find(settings), Access(), 2.0, {})
+    noted = RequestLog.model_validate(units["mood"].plan.requests)
+    assert (noted.lines, noted.keep) == (True, 0.5)
+    beside = RequestLog.model_validate(units["_canary.mood"].plan.requests)
+    assert (beside.lines, beside.keep) == (False, 0.0), "the version in use notes what its canary answers"
+    for wrong in ({"kep": 0.5}, {"keep": 2}, {"redact": ["names"]}):
+        with pytest.raises(RunError, match="requests"):
+            check_deployment({**said, "requests": wrong})
 
 
 def test_every_mistake_is_named_at_once(path: Path) -> None:

@@ -23,13 +23,14 @@ from heliostat.heads.seq2seq import Seq2Seq
 from heliostat.plugin import TaskHead
 from heliostat.predict import Predictor
 from heliostat.serve.app import build_app
-from heliostat.serve.client import Client, RefusedError
+from heliostat.serve.client import Client, RefusedError, Retry
 from heliostat.serve.guard import Access
 from heliostat.serve.limits import Limits
 from heliostat.serve.schema import Served
 from heliostat.serve.token import digest
 from heliostat.testing.bad_requests import MARKER, bad_requests
 
+ONCE = Retry(total_s=0)
 QUESTION = {"text": "the train leaves at nine"}
 Writer = Callable[..., Any]
 
@@ -239,7 +240,7 @@ def test_no_more_are_written_at_once_than_the_limit_says() -> None:
         first = client.stream("writer", {"text": "one two"})
         model.go.release()
         next(first)
-        with Client(url) as another, pytest.raises(RefusedError) as refused:
+        with Client(url, retry=ONCE) as another, pytest.raises(RefusedError) as refused:
             next(another.stream("writer", {"text": "three"}))
         assert (refused.value.status, refused.value.code) == (503, "queue_full")
         model.go.release()
@@ -248,7 +249,7 @@ def test_no_more_are_written_at_once_than_the_limit_says() -> None:
 
 def test_an_answer_that_takes_too_long_ends_with_an_event_that_says_so() -> None:
     model = Typist()
-    with served(model, timeout_s=1.0) as url, Client(url, timeout=60) as client:
+    with served(model, timeout_s=1.0) as url, Client(url, timeout=60, retry=ONCE) as client:
         with pytest.raises(RefusedError) as late:  # nothing was said yet: the status can tell
             next(client.stream("writer", {"text": "never"}))
         assert (late.value.status, late.value.code) == (504, "deadline_exceeded")

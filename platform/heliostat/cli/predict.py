@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from heliostat.component import Row
     from heliostat.plugin import Record
     from heliostat.predict import Predictor
+    from heliostat.predict.tables import FileResult
 
 
 def command(
@@ -34,10 +37,14 @@ def command(
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")] = None,
     precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Number format of the matrix products.")] = "fp32",
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Answer --file on Ray, an actor a core; a job that died goes on.")
+    ] = False,
 ) -> None:
     """Answer texts, records or a file with a stored model. Prints a table, or JSON lines into a pipe."""
     from heliostat.errors import HeliostatError
     from heliostat.predict import load
+    from heliostat.predict.predictor import locate
 
     given = [name for name, value in (("texts", texts), ("--json", record), ("--file", file)) if value]
     if len(given) != 1:
@@ -45,6 +52,11 @@ def command(
         raise HeliostatError(f"predict takes texts, --json or --file; found {found}. Give one of them.")
     if bool(file) != (out is not None):
         raise HeliostatError("--file and --out go together: where answers come from, and where they go.")
+    if cluster and (not file or threads):
+        raise HeliostatError("--cluster answers a --file, with one thread on each core: it takes no --threads.")
+    if cluster and file and out:
+        _answer_on_ray(locate(reference), file, out, precision)
+        return
     rows = [_parse(each) for each in record or ()]
     predictor = load(reference, threads=threads, precision=precision)
     if file and out:
@@ -105,14 +117,33 @@ def _cell(value: Any) -> str:
 
 
 def _answer_file(predictor: Predictor, file: str, out: Path) -> None:
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
     from heliostat.predict.tables import predict_file
+
+    with _counting() as count:
+        result = predict_file(predictor, file, out, on_progress=count)
+    _tell(result, out)
+
+
+def _answer_on_ray(checkpoint: Path, file: str, out: Path, precision: Literal["fp32", "bf16"]) -> None:
+    from heliostat.serve.files import predict_file_on_ray
+
+    with _counting() as count:
+        result = predict_file_on_ray(checkpoint, file, out, precision=precision, on_progress=count)
+    _tell(result, out)
+
+
+@contextmanager
+def _counting() -> Iterator[Callable[[int], None]]:
+    """A line that counts records while it is shown."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = SpinnerColumn(), TextColumn("{task.completed:,.0f} records"), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("records", total=None)
-        result = predict_file(predictor, file, out, on_progress=lambda done: progress.update(task, completed=done))
+        yield lambda done: progress.update(task, completed=done)
+
+
+def _tell(result: FileResult, out: Path) -> None:
     typer.echo(f"{result.num_answered:,} of {result.num_rows:,} records answered: {out}", file=sys.stderr)
     if result.first_problem:
         where = "their reasons stand in the column prediction_problem"

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
-from heliostat.batch import Encoded
+from heliostat.batch import Batch, Encoded
 from heliostat.component import Row
 from heliostat.data.clean import NOTHING_LEFT, Cleaner
 from heliostat.data.encode import inputs_of
-from heliostat.errors import CheckpointError, DataError, ExampleProblem, PredictError
+from heliostat.errors import CheckpointError, DataError, ExampleProblem, HeliostatError, PredictError
+from heliostat.features import PooledFeatures
 from heliostat.plugin import Encoder, TaskHead
 from heliostat.predict.record import check_answers, check_examples, from_encoder
 from heliostat.predict.replay import Replay, first_mismatch
@@ -76,7 +77,7 @@ class Predictor:
         rows = self.cleaned(check_examples(examples, self.head.takes))
         if not rows:
             return []
-        return self._answer(self._encode(rows), max_tokens)
+        return self._in_batches(self._encode(rows), max_tokens, self._answer)
 
     def stream(self, example: Row) -> Iterator[str | Row]:
         """The answer to one example while it is being written: pieces of text, and last the whole row.
@@ -127,7 +128,13 @@ class Predictor:
                     raise from_encoder(error, index, row) from None
             raise
 
-    def _answer(self, encoded: list[Encoded], max_tokens: int) -> list[Row]:
+    def _answer(self, batch: Batch) -> list[Row]:
+        answers = self.model.predict(batch)
+        check_answers(answers, len(batch), self.head.gives, self.run.head.type)
+        return answers
+
+    def _in_batches(self, encoded: list[Encoded], max_tokens: int, work: Callable[[Batch], Sequence[Any]]) -> list[Any]:
+        """What `work` makes of each example, in order, by micro-batches of examples of similar lengths."""
         import torch
 
         from heliostat.data.collate import collate
@@ -135,16 +142,47 @@ class Predictor:
 
         lengths = np.array([_length(each) for each in encoded], dtype=np.int32)
         by_length = np.argsort(-lengths, kind="stable")
-        answers: list[Any] = [None] * len(encoded)
+        done: list[Any] = [None] * len(encoded)
         with torch.inference_mode(), self._autocast():
             for rows in micro_batches(by_length, lengths, max_tokens):
                 # One id for all: an answer may depend on nothing but its example.
                 batch = collate([encoded[row] for row in rows], np.zeros(len(rows), dtype=np.uint64))
-                predicted = self.model.predict(batch.to(self.device))
-                check_answers(predicted, len(rows), self.head.gives, self.run.head.type)
-                for row, answer in zip(rows, predicted, strict=True):
-                    answers[row] = answer
-        return answers
+                for row, each in zip(rows, work(batch.to(self.device)), strict=True):
+                    done[row] = each
+        return done
+
+    @property
+    def saved_at(self) -> int:
+        """When the checkpoint was completed, in seconds since 1970."""
+        from heliostat import checkpoint
+
+        return int((self.folder / checkpoint.MANIFEST).stat().st_mtime)
+
+    @property
+    def embeds(self) -> str | None:
+        """The field whose text `embed` reads; None for a model that does not turn one text into one vector."""
+        required = [name for name, field in self.head.takes.model_fields.items() if field.is_required()]
+        is_one_text = len(required) == 1 and self.head.takes.model_fields[required[0]].annotation is str
+        has_words = self.encoder.spec().vocabulary is not None and issubclass(self.encoder.gives, PooledFeatures)
+        return required[0] if is_one_text and has_words else None
+
+    def embed(self, examples: Sequence[Row], *, max_tokens: int = 8192) -> list[Row]:
+        """For each example the pooled `vector` of its encoder, of length 1, and how many `tokens` were read, in order.
+
+        Checks and cleans as `predict` does. Raises HeliostatError for a model that has no such vectors (`embeds`).
+        """
+        if self.embeds is None:
+            raise HeliostatError(f"{self.run.name} gives no vectors of texts: it does not read one text a record.")
+        rows = self.cleaned(check_examples(examples, self.head.takes))
+        encoded = self._encode(rows) if rows else []
+        vectors = self._in_batches(encoded, max_tokens, self._pooled)
+        return [{"vector": each, "tokens": _length(one)} for each, one in zip(vectors, encoded, strict=True)]
+
+    def _pooled(self, batch: Batch) -> list[list[float]]:
+        import torch
+
+        vectors = torch.nn.functional.normalize(self.model.encoder(batch).pooled.float(), dim=1)
+        return vectors.tolist()  # type: ignore[no-any-return]
 
     def _autocast(self) -> AbstractContextManager[Any]:
         import torch

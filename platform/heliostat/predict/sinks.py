@@ -183,18 +183,24 @@ def unicode(value: Any) -> Any:
 _SINKS: dict[str, type[Sink]] = {".csv": Csv, ".jsonl": JsonLines, ".ndjson": JsonLines, ".parquet": Parquet}
 
 
+def sink_of(out: Path) -> type[Sink]:
+    """The sink for a file's ending. Raises DataError for one that names no format."""
+    if out.suffix not in _SINKS:
+        raise DataError(f"--out {out}: its ending tells no format. There are: {', '.join(_SINKS)}.")
+    return _SINKS[out.suffix]
+
+
 @contextmanager
 def open_sink(out: Path, kinds: dict[str, str]) -> Iterator[Sink]:
     """A sink that becomes the file `out` when the block ends well, and leaves nothing behind when it does not.
 
     `kinds` are the columns of the source with what they hold. Raises DataError for an ending that names no format.
     """
-    if out.suffix not in _SINKS:
-        raise DataError(f"--out {out}: its ending tells no format. There are: {', '.join(_SINKS)}.")
+    kind = sink_of(out)
     staged = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        sink = _SINKS[out.suffix](staged, kinds)
+        sink = kind(staged, kinds)
         try:
             yield sink
         finally:

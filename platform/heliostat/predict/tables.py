@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from heliostat.component import Row, closest
 from heliostat.data.formats import Numbered, Options, SourceFile, columns_of, format_of, parse_options, rows_of
 from heliostat.errors import DataError, PredictError, RejectedRecord
 from heliostat.plugin import Record
-from heliostat.predict.predictor import Predictor
-from heliostat.predict.sinks import ADDED, PROBLEM, Sink, open_sink
+from heliostat.predict.sinks import ADDED, PROBLEM, Sink, open_sink, sink_of
+
+if TYPE_CHECKING:
+    from heliostat.predict.predictor import Predictor
 
 _CHUNK = 4096
 """Rows that are in memory at once, and sorted by length among themselves."""
@@ -36,6 +38,10 @@ class FileResult(NamedTuple):
     first_problem: str
 
 
+Answerer = Callable[[int, Sequence[Row]], Sequence[Answered]]
+"""(number of the chunk, its rows) -> each row with its answer."""
+
+
 def predict_file(
     predictor: Predictor, source: str, out: Path, *, on_progress: Callable[[int], None] | None = None
 ) -> FileResult:
@@ -45,29 +51,61 @@ def predict_file(
     answered keeps its place, with the reason in `prediction_problem`. `out` appears when it is whole. Raises DataError
     for a file that cannot be read, lacks a column, or an `out` that is the source or of no known format.
     """
-    file, options = _open_source(source)
-    if out.exists() and out.samefile(file.path):
-        raise DataError(f"--out {out} is the input itself. Write to another file.")
-    kinds = columns_of(file, options)
-    check_columns(kinds, predictor.head.takes, file.name)
+    return write_answers(
+        predictor.head.takes, source, out, lambda _, rows: answer_rows(predictor, rows), on_progress=on_progress
+    )
+
+
+def write_answers(
+    takes: type[Record], source: str, out: Path, answer: Answerer, *, on_progress: Callable[[int], None] | None = None
+) -> FileResult:
+    """As `predict_file`, whoever answers the records, which are of the form `takes`."""
+    asked = Asked.of(takes, source, out)
     num_rows = num_answered = num_unreadable = 0
     first_problem = ""
-    with open_sink(out, kinds) as sink:
-        for numbered in _chunks(rows_of(file, options, _types(kinds, predictor.head.takes, sink))):
-            unreadable = [(number, row) for number, row in numbered if isinstance(row, RejectedRecord)]
-            readable = [(number, row) for number, row in numbered if not isinstance(row, RejectedRecord)]
-            answered = answer_rows(predictor, [row for _, row in readable])
+    with open_sink(out, asked.kinds) as sink:
+        for number, numbered in asked.chunks():
+            unreadable = [(place, row) for place, row in numbered if isinstance(row, RejectedRecord)]
+            readable = [(place, row) for place, row in numbered if not isinstance(row, RejectedRecord)]
+            answered = answer(number, [row for _, row in readable])
             sink.write([(each.row, each.prediction, each.problem) for each in answered])
             num_rows, num_unreadable = num_rows + len(numbered), num_unreadable + len(unreadable)
             num_answered += sum(each.prediction is not None for each in answered)
-            problems = [(number, str(row)) for number, row in unreadable]
+            problems = [(place, str(row)) for place, row in unreadable]
             problems += [(n, each.problem) for (n, _), each in zip(readable, answered, strict=True) if each.problem]
             if problems and not first_problem:
-                number, problem = min(problems)
-                first_problem = f"record {number}: {problem}"
+                place, problem = min(problems)
+                first_problem = f"record {place}: {problem}"
             if on_progress:
                 on_progress(num_rows)
     return FileResult(num_rows, num_answered, num_unreadable, first_problem)
+
+
+class Asked(NamedTuple):
+    """A file whose records are to be answered, checked, and how it is read: the same whoever reads it."""
+
+    file: SourceFile
+    options: Options
+    kinds: dict[str, str]
+    """Its columns with what they hold."""
+    types: dict[str, str]
+    """What text columns are read as."""
+    chunk: int
+    """Rows that are answered together."""
+
+    @classmethod
+    def of(cls, takes: type[Record], source: str, out: Path) -> Asked:
+        """Raises DataError as `predict_file` does."""
+        file, options = _open_source(source)
+        if out.exists() and out.samefile(file.path):
+            raise DataError(f"--out {out} is the input itself. Write to another file.")
+        kinds = columns_of(file, options)
+        check_columns(kinds, takes, file.name)
+        return cls(file, options, kinds, _types(kinds, takes, sink_of(out)), _CHUNK)
+
+    def chunks(self) -> Iterator[tuple[int, list[tuple[int, Row | RejectedRecord]]]]:
+        """The records by their numbers in the file, in numbered chunks."""
+        yield from enumerate(_chunks(rows_of(self.file, self.options, self.types), self.chunk))
 
 
 def _open_source(source: str) -> tuple[SourceFile, Options]:
@@ -79,7 +117,7 @@ def _open_source(source: str) -> tuple[SourceFile, Options]:
     format = format_of(path, options)
     if format is None:
         raise DataError(f"{name}: its name tells no format. Add one, as in '{name}#format=csv'.")
-    return SourceFile(path, name, format), options
+    return SourceFile(path.absolute(), name, format), options
 
 
 def check_columns(columns: Sequence[str] | dict[str, str], record: type[Record], name: str) -> None:
@@ -94,7 +132,7 @@ def check_columns(columns: Sequence[str] | dict[str, str], record: type[Record],
         raise DataError(f"{name} has a column '{taken[0]}' already, a name that predictions take. Rename it.")
 
 
-def _types(kinds: dict[str, str], record: type[Record], sink: Sink) -> dict[str, str]:
+def _types(kinds: dict[str, str], record: type[Record], sink: type[Sink]) -> dict[str, str]:
     """What text columns are read as: a text field stays text though all its cells are numbers."""
     texts = {name for name, field in record.model_fields.items() if field.annotation is str}
     return {name: kind for name, kind in kinds.items() if name not in texts} if sink.is_typed else {}
@@ -127,6 +165,6 @@ def _asked(row: Row, record: type[Record]) -> Row:
     }
 
 
-def _chunks(numbered: Numbered) -> Iterator[list[tuple[int, Row | RejectedRecord]]]:
-    while chunk := list(islice(numbered, _CHUNK)):
+def _chunks(numbered: Numbered, size: int) -> Iterator[list[tuple[int, Row | RejectedRecord]]]:
+    while chunk := list(islice(numbered, size)):
         yield chunk

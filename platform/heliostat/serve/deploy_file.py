@@ -21,6 +21,7 @@ from heliostat.component import Settings
 from heliostat.errors import Problem, RunError
 from heliostat.run import nested, read
 from heliostat.serve.limits import Count, Limits, Seconds
+from heliostat.serve.request_log import RequestLog
 from heliostat.serve.switch import Sticky
 
 Percent = Annotated[float, Field(gt=0.0, le=100.0)]
@@ -129,6 +130,8 @@ class DeploySettings(Settings):
     """Requests a minute that each key may send; None for any number."""
     limits: Limits = Limits()
     """What a request may weigh."""
+    requests: RequestLog = RequestLog()
+    """What is noted of requests: a line each without any text, and records where `keep` says so."""
     keep_previous: bool = False
     """Keep the version before an update loaded, in processes of its own, so that `rollback` takes effect at once."""
     startup_timeout_s: Seconds = 180.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -46,8 +46,18 @@ def describe(head: TaskHead, served: Served, limits: Limits, *, is_ready: bool) 
     }
 
 
-def openapi(app: FastAPI, head: TaskHead, types: Exchange, path: str, needs_token: bool) -> dict[str, Any]:
-    """The OpenAPI description of a model's application at `path`, its requests typed by the head's record."""
+def openapi(
+    app: FastAPI,
+    head: TaskHead,
+    types: Exchange,
+    path: str,
+    needs_token: bool,
+    bodies: Mapping[str, dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """The OpenAPI description of a model's application at `path`, its requests typed by the head's record.
+
+    `bodies` are the schemas of what other routes (by their paths) are sent.
+    """
     schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     _, definitions = models_json_schema([(types.request, "validation")], ref_template=REFERENCE)
     components = schema.setdefault("components", {})
@@ -62,6 +72,9 @@ def openapi(app: FastAPI, head: TaskHead, types: Exchange, path: str, needs_toke
         of_one = {**content["schema"], "properties": {"instances": {"maxItems": 1}}}
         body = {"required": True, "content": {"application/json": {"schema": of_one, **one}}}
         paths[f"{path}:stream"]["post"]["requestBody"] = body
+    for other, body_schema in (bodies or {}).items():
+        sent = {"required": True, "content": {"application/json": {"schema": body_schema}}}
+        paths[other]["post"]["requestBody"] = sent
     if needs_token:
         components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
         schema["security"] = [{"bearer": []}]
@@ -93,8 +106,13 @@ def _section(model: dict[str, Any]) -> str:
         f"<h2>{escape(model['name'])} <small>version {model['version']}</small></h2><p>{escape(model['notice'])}</p>"
         f"{''.join(f'<pre>{escape(each)}</pre>' for each in asked)}<h3>A record in</h3>{_fields(model['takes'])}"
         f"<h3>A prediction out</h3>{_fields(model['gives'])}<p>At most {escape(bounds)}.</p>"
-        f"<p>Its description: <a href='{escape(path)}'>{escape(path)}</a></p>"
+        f"<p>Its description: <a href='{escape(path)}'>{escape(path)}</a>. {_other_protocols(model)}</p>"
     )
+
+
+def _other_protocols(model: dict[str, Any]) -> str:
+    tensors = f"<code>/v2/models/{escape(model['name'])}/infer</code> takes it in the Open Inference Protocol's form"
+    return f"{tensors}, <code>/v1/embeddings</code> in OpenAI's." if model.get("embeds") else f"{tensors}."
 
 
 def _fields(schema: dict[str, Any]) -> str:

@@ -20,10 +20,13 @@ from heliostat.serve.refusal import Refusal
 
 log = logging.getLogger(__name__)
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz"})
-"""What a probe may ask without a key; both answer with a single word."""
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
+"""What a probe may ask without a key; each answers with a word or two."""
 
 ON_EVERY_ANSWER = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+
+RELAYED = "heliostat.relayed"
+"""In the scope of a request that the guard of the index has let in. No client can write there."""
 
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -84,16 +87,18 @@ class Guard:
             return
         exchange = _Exchange(send, request_id_of(scope))
         scope["heliostat.arrived"], scope["heliostat.id"] = exchange.started, exchange.id
-        scope["heliostat.key"] = ""  # the name of the key, where one is asked for: what metrics and logs may say
+        scope.setdefault("heliostat.key", "")  # the name of the key, where one is asked for: what logs may say
         try:
-            self._check(scope)
-            await self._count(scope)
+            if not scope.get(RELAYED):
+                self._check(scope)
+                await self._count(scope)
             await self._app(scope, _counted(receive, self._limits.max_body_bytes), exchange.send)
         except Exception as error:
             if exchange.status:  # the head is out: the connection can only be cut
                 raise
             refusal = error if isinstance(error, Refusal) else unexpected(error, exchange.id)
-            await refusal.response(exchange.id)(scope, receive, exchange.send)
+            scope["heliostat.error"] = refusal.code
+            await refusal.response(exchange.id, scope["path"])(scope, receive, exchange.send)
         finally:
             self._answered(scope, exchange.status, time.monotonic() - exchange.started)
 

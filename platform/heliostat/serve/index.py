@@ -2,7 +2,8 @@
 
 Predictions never pass through it. Serve matches an application's route prefix up to a '/' or to the end, so each
 model's application takes the prefix `/v1/models/<name>:predict`, which matches its one route and no other. Everything
-else falls to this application at `/`, which asks the models; what `:stream` writes passes through it.
+else falls to this application at `/`, which asks the models; what `:stream` writes passes through it, and so do
+requests in the form of other protocols.
 """
 
 from __future__ import annotations
@@ -14,21 +15,30 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from heliostat.serve.description import docs_response
+from heliostat.serve.embeddings import PATH as EMBEDDINGS
+from heliostat.serve.embeddings import asked_model, listed
 from heliostat.serve.events import Events, EventStream
 from heliostat.serve.guard import Access, Guard
+from heliostat.serve.inference import LIVE, READY, server_metadata
 from heliostat.serve.limits import Limits
-from heliostat.serve.metrics import METRICS_TYPE, merged_text
+from heliostat.serve.metrics import METRICS_TYPE, ServeMetrics, merged_text
+from heliostat.serve.plans import INDEX
 from heliostat.serve.rates import Take
 from heliostat.serve.refusal import Refusal, router_refusal
+from heliostat.serve.relay import Relay, relayed
 from heliostat.serve.requests import body_of, unless_gone
+from heliostat.serve.schema import parse_json
 
+HANDED_ON = "heliostat.handed_on"
+"""In the scope of a request that a model has answered."""
 ANSWER_S = 5.0
 """Seconds that a model may take to describe itself."""
 
 Ask = Callable[[str, str], Awaitable[Any]]
-"""(model, what) -> its answer, where `what` is `describe`, `openapi` or `metrics`."""
+"""(model, what) -> its answer, where `what` is `describe`, `openapi` or `metrics` (of all its replicas)."""
 
 Stream = Callable[[str, bytes, str], Events]
 """(model, body, request id) -> the events of its `:stream`; raises Refusal before the first one."""
@@ -45,6 +55,7 @@ class IndexRoutes:
         access: Access,
         stream: Stream | None = None,
         take: Take | None = None,
+        relay: Relay | None = None,
     ) -> None:
         self._names = tuple(names)
         self._stream_model = stream
@@ -52,6 +63,8 @@ class IndexRoutes:
         self._limits = limits
         self._access = access
         self._take = take
+        self._relay = relay
+        self._counts = ServeMetrics(INDEX, 0, None)
 
     def app(self) -> FastAPI:
         """The application."""
@@ -67,6 +80,8 @@ class IndexRoutes:
             if self._stream_model:
                 app.post(f"/v1/models/{name}:stream", response_model=None)(self._stream_of(name, self._stream_model))
         app.get("/v1/models", response_model=None)(self._list)
+        if self._relay:
+            self._add_relayed(app, self._relay)
         app.get("/healthz", response_model=None)(self._healthz)
         app.get("/readyz", response_model=None)(self._readyz)
         app.get("/metrics", response_model=None)(self._metrics)
@@ -76,10 +91,15 @@ class IndexRoutes:
             Guard,
             limits=self._limits,
             access=self._access,
-            answered=lambda scope, status, seconds: None,
+            answered=self._answered,
             take=self._take,
         )
         return app
+
+    def _answered(self, scope: Scope, status: int, seconds: float) -> None:
+        """Count what ends here; what was handed on is counted where it was answered."""
+        if not scope.get(HANDED_ON):
+            self._counts.answered("index", status, seconds, scope.get("heliostat.error", ""))
 
     async def _ask(self, name: str, what: str) -> Any:
         try:
@@ -105,8 +125,54 @@ class IndexRoutes:
 
         return streamed
 
+    def _add_relayed(self, app: FastAPI, relay: Relay) -> None:
+        """The other protocols: their requests go to the application of the model that they name."""
+
+        async def embeddings(request: Request) -> Response:
+            body = await body_of(request, self._limits)
+            name = asked_model(parse_json(body), self._names)
+            return await self._handed_on(relay, name, request, body)
+
+        app.post(EMBEDDINGS, response_model=None)(embeddings)
+        for name in self._names:
+            for path in (f"/v2/models/{name}", f"/v2/models/{name}/{{rest:path}}"):
+                app.get(path, response_model=None)(self._relayed_to(relay, name))
+            for path in (f"/v2/models/{name}/infer", f"/v2/models/{name}/versions/{{version}}/infer"):
+                app.post(path, response_model=None)(self._relayed_to(relay, name))
+        app.get("/v2", response_model=None)(self._server)
+        app.get(LIVE, response_model=None)(self._healthz)
+        app.get(READY, response_model=None)(self._readyz)
+
+    def _relayed_to(self, relay: Relay, name: str) -> Callable[[Request], Awaitable[Response]]:
+        async def relayed_to(request: Request) -> Response:
+            body = await body_of(request, self._limits, may_be_binary=True) if request.method == "POST" else b""
+            return await self._handed_on(relay, name, request, body)
+
+        return relayed_to
+
+    async def _handed_on(self, relay: Relay, name: str, request: Request, body: bytes) -> Response:
+        try:
+            reply = await unless_gone(request, relay(name, relayed(request, body)))
+            request.scope[HANDED_ON] = True
+        except Refusal:
+            raise
+        except Exception:  # whatever keeps a model from answering, another try may find it
+            message = f"The model {name} does not answer now."
+            raise Refusal(503, "not_ready", message, headers={"Retry-After": "1"}) from None
+        return reply.response()
+
+    async def _server(self) -> JSONResponse:
+        return server_metadata()
+
     async def _list(self) -> JSONResponse:
-        return JSONResponse({"models": list(self._names)})
+        created = await asyncio.gather(*map(self._created, self._names))
+        return JSONResponse(listed(dict(zip(self._names, created, strict=True))))
+
+    async def _created(self, name: str) -> int:
+        try:
+            return int((await self._ask(name, "describe")).get("created", 0))
+        except Refusal:  # a model that does not answer now is on the list all the same
+            return 0
 
     async def _healthz(self) -> JSONResponse:
         return JSONResponse({"status": "ok"})
@@ -117,7 +183,8 @@ class IndexRoutes:
         return JSONResponse({"status": "ready"})
 
     async def _metrics(self) -> Response:
-        return Response(merged_text(await self._ask_all("metrics")), media_type=METRICS_TYPE)
+        texts = await self._ask_all("metrics")
+        return Response(merged_text([*texts, self._counts.text()]), media_type=METRICS_TYPE)
 
     async def _openapi(self) -> JSONResponse:
         return JSONResponse(merged(await self._ask_all("openapi")))

@@ -17,6 +17,8 @@ from heliostat.serve.switch import CanaryRoute, Routes, ShadowRoute
 
 INDEX = "_index"
 """The Serve application above several models; no model's name starts with '_'."""
+SILENT = {"lines": False}
+"""What canaries and shadows note: nothing, as the version in use notes what they answer."""
 _ROOM = 4
 """Replicas ask for a fourth of their share of the cores: an update starts new ones beside them, canaries more."""
 
@@ -31,6 +33,8 @@ class ReplicaPlan(NamedTuple):
     precision: Precision
     limits: dict[str, Any]
     access: Access
+    requests: dict[str, Any] | None = None
+    """What is noted of requests, as a RequestLog."""
 
 
 class Unit(NamedTuple):
@@ -135,7 +139,7 @@ def units_of(
     What is shared out (threads, cores) stays for an application that runs already (`before`), so that a model that
     joins others restarts none of them.
     """
-    count = sum(each.settings.replicas.max for each in found)
+    count, noted = sum(each.settings.replicas.max for each in found), settings.requests.model_dump()
     alone = len(found) == 1 and not has_index(before)
     units = {}
     for each in found:
@@ -145,12 +149,12 @@ def units_of(
         cpus = old.cpus if old else max(0.01, int(100 * share / _ROOM) / 100)
         limits = settings.limits_of(each.settings).model_dump()
         prefix = "/" if alone else f"/v1/models/{name}:predict"
-        plan = ReplicaPlan(each.served, str(each.folder), threads, each.settings.precision, limits, access)
+        plan = ReplicaPlan(each.served, str(each.folder), threads, each.settings.precision, limits, access, noted)
         units[name] = Unit(name, plan, each.settings.replicas, cpus, prefix, _routes(each))
         one = ReplicaRange(max=1)
         for app, other in ((canary_app(name), each.canary), (shadow_app(name), each.shadow)):
             if other is not None:
-                beside = plan._replace(served=other[0], folder=str(other[1]), access=Access())
+                beside = plan._replace(served=other[0], folder=str(other[1]), access=Access(), requests=SILENT)
                 replicas = each.settings.replicas if app == canary_app(name) else one
                 units[app] = Unit(app, beside, replicas, cpus, None)
     return units

@@ -9,6 +9,9 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+OPENAI_PATHS = frozenset({"/v1/embeddings"})
+"""Routes of OpenAI's form, whose refusals have its two keys `type` and `param` besides."""
+
 
 class Reason(BaseModel):
     """Why a request was refused."""
@@ -40,14 +43,21 @@ class Refusal(Exception):
         reason = Reason(code=self.code, message=self.message, field=self.field, request_id=request_id)
         return ErrorBody(error=reason).model_dump()
 
-    def response(self, request_id: str) -> JSONResponse:
-        """The answer in the one shape."""
-        return JSONResponse(self.body(request_id), self.status, headers=self.headers)
+    def response(self, request_id: str, path: str = "") -> JSONResponse:
+        """The answer in the one shape; on the routes of other protocols with what their clients look for in it."""
+        body = self.body(request_id)
+        if path == "/v2" or path.startswith("/v2/"):  # the Open Inference Protocol's `error` is the sentence
+            reason = body["error"]
+            body = {"error": reason.pop("message"), **reason}
+        elif path in OPENAI_PATHS:
+            kind = "invalid_request_error" if self.status < 500 else "server_error"
+            body["error"] |= {"type": kind, "param": self.field}
+        return JSONResponse(body, self.status, headers=self.headers)
 
 
 def router_refusal(error: HTTPException, path: str, models: Sequence[str]) -> Refusal:
     """What the router refuses (no such route, no such method), as a Refusal that repeats no path."""
-    if error.status_code == 404 and path.startswith("/v1/models/"):
+    if error.status_code == 404 and path.startswith(("/v1/models/", "/v2/models/")):
         return Refusal(404, "unknown_model", f"There is no such model here. There is: {', '.join(models)}.")
     if error.status_code == 404:
         return Refusal(404, "unknown_route", "There is no such route. See /docs.")

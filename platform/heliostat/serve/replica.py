@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
@@ -18,10 +19,13 @@ from heliostat.serve import ledger
 from heliostat.serve.app import ModelRoutes
 from heliostat.serve.events import Events
 from heliostat.serve.guard import Access
-from heliostat.serve.index import IndexRoutes
+from heliostat.serve.index import ANSWER_S, IndexRoutes
 from heliostat.serve.limits import Limits
+from heliostat.serve.metrics import merged_text
 from heliostat.serve.plans import ReplicaPlan
 from heliostat.serve.refusal import Refusal
+from heliostat.serve.relay import Relayed, Reply, ask
+from heliostat.serve.request_log import RequestLog
 from heliostat.serve.schema import Served
 from heliostat.serve.switch import Answered, Routes, routes_of
 
@@ -59,9 +63,10 @@ class Replica:
         self._served = plan.served
         self._beside: dict[str, Any] = {}
         self._now = Routes()
-        limits = Limits.model_validate(plan.limits)
-        self._routes = ModelRoutes(predictor, plan.served, limits, plan.access, ledger.take)
+        limits, log = Limits.model_validate(plan.limits), RequestLog.model_validate(plan.requests or {})
+        self._routes = ModelRoutes(predictor, plan.served, limits, plan.access, ledger.take, log)
         self._routes.switch.connect(self._other, ledger.Telling(self._title).note)
+        self._routes.metrics_of_replicas = self._metrics_of_replicas
         self._app = self._routes.app()
         self._app.add_middleware(BehindServe)
 
@@ -88,8 +93,7 @@ class Replica:
 
     async def _other(self, app: str, rows: Sequence[Row], seconds: float) -> Answered:
         """The predictions of the version in another application. Raises whatever keeps it from answering."""
-        handle = self._beside.setdefault(app, DeploymentHandle("Replica", app))
-        told = await handle.answer.remote(list(rows), seconds)
+        told = await self._handle(app).answer.remote(list(rows), seconds)
         if isinstance(told, dict):
             raise Refusal(**told)
         predictions, name, version = told
@@ -107,9 +111,29 @@ class Replica:
         """As `GET /openapi.json`, for the index."""
         return self._app.openapi()
 
-    def metrics(self) -> bytes:
+    async def metrics(self) -> bytes:
         """As `GET /metrics`, for the index."""
+        return merged_text(await self._metrics_of_replicas())
+
+    def own_metrics(self) -> bytes:
+        """What this replica has counted."""
         return self._routes.metrics_text()
+
+    async def _metrics_of_replicas(self) -> list[bytes]:
+        """The metrics of every replica, a canary's and a shadow's too: a scrape reaches one, whichever it is."""
+        beside = [route.app for route in (self._now.canary, self._now.shadow) if route]
+        apps = [serve.get_replica_context().app_name, *beside]
+        own, *others = await asyncio.gather(*(_every_answer(self._handle(app), "own_metrics") for app in apps))
+        return [text for texts in (own or [self.own_metrics()], *others) for text in texts]
+
+    def _handle(self, app: str) -> Any:
+        if app not in self._beside:
+            self._beside[app] = DeploymentHandle("Replica", app)
+        return self._beside[app]
+
+    async def relay(self, request: Relayed) -> Reply:
+        """A request that the index hands on, answered by this model's application."""
+        return await ask(self._app, request)
 
     async def stream(self, body: bytes, request_id: str) -> AsyncGenerator[str | dict[str, Any], None]:
         """As `POST :stream`, for the index: its events, or a refusal as plain values that travel."""
@@ -130,7 +154,7 @@ class Index:
     def __init__(self, models: Mapping[str, Any], limits: dict[str, Any], access: Access) -> None:
         self._models = dict(models)
         limits_ = Limits.model_validate(limits)
-        self._routes = IndexRoutes(list(models), self._ask, limits_, access, self._stream, ledger.take)
+        self._routes = IndexRoutes(list(models), self._ask, limits_, access, self._stream, ledger.take, self._relay)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         app = self._routes.app()
@@ -139,6 +163,9 @@ class Index:
 
     async def _ask(self, name: str, what: str) -> Any:
         return await getattr(self._models[name], what).remote()
+
+    async def _relay(self, name: str, request: Relayed) -> Reply:
+        return Reply(*await self._models[name].relay.remote(request))
 
     async def _stream(self, name: str, body: bytes, request_id: str) -> Events:
         answer = self._models[name].options(stream=True).stream.remote(body, request_id)
@@ -149,3 +176,12 @@ class Index:
                 yield each
         finally:
             answer.cancel()
+
+
+async def _every_answer(handle: Any, method: str) -> list[Any]:
+    """What each replica behind a handle answers; one that does not is left out."""
+    try:
+        answers = await handle.broadcast(method).results_async(timeout_s=ANSWER_S, return_exceptions=True)
+    except Exception:  # none of them is there yet, or any more
+        return []
+    return [answer for answer in answers if not isinstance(answer, BaseException)]

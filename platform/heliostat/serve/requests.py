@@ -15,11 +15,15 @@ from heliostat.serve.refusal import Refusal
 T = TypeVar("T")
 
 
-async def body_of(request: Request, limits: Limits) -> bytes:
-    """The whole body of a request that says it is JSON. Raises Refusal: 415, 408, 413."""
+async def body_of(request: Request, limits: Limits, *, may_be_binary: bool = False) -> bytes:
+    """The whole body of a request that says it is JSON. Raises Refusal: 415, 408, 413.
+
+    With `may_be_binary` it may also say that it is bytes, or nothing, as clients of the Open Inference Protocol do.
+    """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        # It also keeps a foreign web page out: a browser sends this type only where CORS allows it.
+    # It also keeps a foreign web page out: a browser sends these types only where CORS allows it, and an origin always.
+    is_bytes = kind == "application/octet-stream" or (not kind and "origin" not in request.headers)
+    if kind != "application/json" and not (may_be_binary and is_bytes):
         raise Refusal(415, "not_json", "Send the header 'Content-Type: application/json'.")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise Refusal(415, "compressed", "A body comes as it is, without Content-Encoding.")

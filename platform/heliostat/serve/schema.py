@@ -32,6 +32,11 @@ class Served(NamedTuple):
     name: str
     version: int
 
+    @property
+    def header(self) -> dict[str, str]:
+        """What an answer says of who gave it."""
+        return {"X-Model": f"{self.name}:{self.version}"}
+
 
 class Exchange(NamedTuple):
     """What a model's predict route takes and gives, as types: for OpenAPI."""
