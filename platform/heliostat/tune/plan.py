@@ -15,7 +15,7 @@ from heliostat.registry import find
 from heliostat.run import Run, TuneSettings, check, pinned, place
 from heliostat.run.domains import dimension
 from heliostat.train.progress import Timetable
-from heliostat.tune.space import MOST_POINTS, Space, Values
+from heliostat.tune.space import MOST_POINTS, Space, Values, value_at
 
 _TRIALS = 32
 
@@ -46,9 +46,9 @@ class Plan:
         return find(self.run.head.type, TaskHead)  # type: ignore[type-abstract]
 
     @property
-    def written(self) -> Mapping[str, Any]:
-        """The space as the run or its head writes it."""
-        return self.settings.space if self.settings.space is not None else self.head.searched
+    def written(self) -> Mapping[str, str]:
+        """What each searched setting may take, as a run file writes it."""
+        return {each.key: str(each) for each in self.space.dimensions}
 
     def best(self, values: Values) -> Run:
         """The run of a point as somebody would train it: with its own workers, trackers and validations."""
@@ -65,7 +65,10 @@ def planned(values: Mapping[str, Any]) -> Plan:
     declared = find(run.head.type, TaskHead).searched  # type: ignore[type-abstract]
     written = settings.space if settings.space is not None else dict(declared)
     base = place(_without_tune(values), _as_a_trial(run, settings))
-    space = Space.of(base, [dimension(key, each) for key, each in written.items()])
+    dimensions = [dimension(key, each) for key, each in written.items()]
+    if settings.space is None:  # what a head declares knows nothing of the run, from which the search begins
+        dimensions = [each.widened(value_at(run, each.key)) for each in dimensions]
+    space = Space.of(base, dimensions)
     if settings.search == "grid":
         space.points()  # raises for endless ones
         if (size := space.size()) is None or size > MOST_POINTS:
