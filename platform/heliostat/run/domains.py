@@ -124,8 +124,16 @@ class Dimension(NamedTuple):
             return form
         return f"{form} if {self.condition.key}={'|'.join(map(_plain, self.condition.options))}"
 
+    def spelled(self, value: Any) -> Any:
+        """`value` as the domain has it: 3 where a run has 3.0 and the domain whole numbers, and the other way round."""
+        other = _other_spelling(value)
+        return other if other is not None and self.domain.holds(other) and not self.domain.holds(value) else value
+
     def widened(self, value: Any) -> Dimension:
         """The same with `value` among what it may take, where that can be: a text lies in no range of numbers."""
+        value = self.spelled(value)
+        if isinstance(self.domain, Range) and self.domain.is_whole and isinstance(value, float):
+            value = int(value) if value.is_integer() else value
         if self.domain.holds(value):
             return self
         if isinstance(self.domain, Choice):
@@ -219,6 +227,12 @@ def _written(domain: Domain) -> str:
     name = next(name for name, each in _RANGES.items() if each == form)
     ends = (domain.low, domain.high, *([domain.step] if has_step else []))
     return f"{name}({','.join(map(_plain, ends))})"
+
+
+def _other_spelling(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _plain(value: Any) -> str:

@@ -82,7 +82,7 @@ class Space:
 
     def default(self, run: Run) -> Values | None:
         """The point at which `run` itself lies; None where it lies outside."""
-        values = self.drawn(lambda each: value_at(run, each.key))
+        values = self.drawn(lambda each: each.spelled(value_at(run, each.key)))
         inside = all(each.domain.holds(values[each.key]) for each in self.dimensions if each.key in values)
         return values if inside else None
 
