@@ -18,6 +18,10 @@ def command(
     ] = None,
     trials: Annotated[int | None, typer.Option(help="Trials, at most; 32 where nobody says so.")] = None,
     resume: Annotated[str | None, typer.Option(help="Go on with the sweep of this id.")] = None,
+    test: Annotated[
+        bool,
+        typer.Option(help="Answer the test split with the best model and with that of the run as it stood."),
+    ] = True,
     store: Annotated[bool, typer.Option(help="Store the best model, with its sweep in its lineage.")] = True,
 ) -> None:
     """Search settings of a run: log, uniform, int, qint, choice, over any of its keys."""
@@ -25,4 +29,4 @@ def command(
 
     if resume and run and "=" in run:
         settings, run = [run, *(settings or [])], None
-    tell_sweep(run, settings or [], trials=trials, resume=resume, store=store)
+    tell_sweep(run, settings or [], trials=trials, resume=resume, store=store, test=test)

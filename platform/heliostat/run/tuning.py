@@ -11,6 +11,13 @@ from pydantic_core import PydanticCustomError
 from heliostat.component import Settings
 from heliostat.run.domains import Dimension, dimension
 
+MEASURED: Mapping[str, str] = {
+    "latency_ms": "milliseconds of an answer on one thread, the median over examples of the valid split, one at a time",
+    "parameters": "numbers that the model is made of",
+    "size_mb": "megabytes of its weights on the disk",
+}
+"""What trials can be compared by beside validation scores: the less, the better."""
+
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -32,14 +39,50 @@ class TuneSettings(Settings):
     """Of asha and hyperband: one trial of so many goes on from each rung to the next, which is so many times higher."""
     validations: Count = 9
     """Validations of a trial, at least: an early stop can come at each of them. Not of fifo."""
-    metric: str | None = None
-    """The validation score that trials are compared by; None takes the run's `train.select`, or the head's."""
+    metric: str | tuple[str, ...] | None = None
+    """The validation score that trials are compared by; None takes the run's `train.select`, or the head's. Several,
+    as [macro_f1, latency_ms], search for trials that no other beats in all of them, and stop none early: the first is a
+    validation score, the others are such or `latency_ms`, `parameters` and `size_mb` of the trained model."""
     concurrent: Count | None = None
     """Trials at a time; None takes one for each share of `scaling.threads_per_worker` cores, as far as memory goes."""
     time_s: Positive | None = None
     """Seconds of one driver after which no trial begins, and those under way end at their next validation."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 7
     """Of the search; each trial has the run's own `train.seed`."""
+    refit: bool = False
+    """Whether the best run is trained again, on the train and the valid split, for as many updates as its best trial
+    had made at its best validation. Nothing is chosen then: that model is stored and reported on test."""
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What trials are compared by, as far as it is named."""
+        return () if self.metric is None else (self.metric,) if isinstance(self.metric, str) else self.metric
+
+    @model_validator(mode="before")
+    @classmethod
+    def _several_stop_nobody(cls, data: Any) -> Any:
+        several = (
+            isinstance(data, Mapping) and isinstance(data.get("metric"), (list, tuple)) and len(data["metric"]) > 1
+        )
+        return {"scheduler": "fifo", **data} if several else data
+
+    @model_validator(mode="after")
+    def _metrics_can_be_compared(self) -> Self:
+        rule, names = "", self.metrics
+        if self.metric is not None and not names:
+            rule = "metric names nothing. Leave it out, or name a validation score."
+        elif names and names[0] in MEASURED:
+            rule = f"metric: {names[0]} is measured when a trial has ended, and checkpoints are chosen before. Put a "
+            rule += f"validation score first, as metric: [macro_f1, {names[0]}]."
+        elif twice := next((name for name in names if names.count(name) > 1), None):
+            rule = f"metric names {twice} twice. Keep one of them."
+        elif len(names) > 1 and self.scheduler != "fifo":
+            rule = (
+                f"scheduler: {self.scheduler} stops trials by one score, and metric names {len(names)}. Leave it out."
+            )
+        if rule:
+            raise PydanticCustomError("metric", "{sentence}", {"sentence": rule})
+        return self
 
     @model_validator(mode="after")
     def _domains_can_be_read(self) -> Self:

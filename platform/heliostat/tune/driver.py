@@ -16,11 +16,12 @@ from heliostat.data.key import settings_key
 from heliostat.data.prepared import Prepared
 from heliostat.errors import Stopped, TrainError
 from heliostat.lineage import Entry
-from heliostat.run import Run, parent_address
+from heliostat.run import MEASURED, Run, parent_address
 from heliostat.train.ancestry import ancestors_of, note_ancestors
 from heliostat.train.policy import Continue, Stop
+from heliostat.tune.objectives import chosen, kept
 from heliostat.tune.plan import Plan
-from heliostat.tune.policy import hopeless, leader, seconds_left
+from heliostat.tune.policy import hopeless, seconds_left
 from heliostat.tune.records import SweepFolder, Trial
 from heliostat.tune.study import Study
 from heliostat.tune.trials import Ended, Event, Failed, Order, Trials, Validated
@@ -40,6 +41,8 @@ class Sweep(NamedTuple):
     checkpoint: Path
     """The best checkpoint of the best trial."""
     prepared: Path
+    metrics: tuple[str, ...] = ()
+    """All that trials were compared by, `metric` first."""
 
 
 class Driver:
@@ -56,6 +59,7 @@ class Driver:
         epochs: float,
     ) -> None:
         self.plan, self.folder, self.places, self.watcher = plan, folder, places, watcher
+        self.metrics = (metric, *plan.settings.metrics[1:])
         self.metric = metric
         self.concurrent = places.free
         self.trials = {trial.number: trial for trial in folder.read()}
@@ -89,24 +93,20 @@ class Driver:
         now, trials = time.monotonic(), tuple(self.trials.values())
         under_way = sum(now - since for since in self.since.values())
         left = seconds_left(trials, self.plan.total, self.concurrent, under_way)
-        return View(trials, self.plan.total, self.concurrent, self.metric, left)
+        return View(trials, self.plan.total, self.concurrent, self.metric, left, self.metrics)
 
     def result(self) -> Sweep:
         """What came of it. Raises TrainError when no trial has validated."""
-        best = leader(self.trials.values())
+        best = chosen(self.trials.values(), self.metrics)
         if best is None or best.best is None:
             errors = {trial.reason for trial in self.trials.values() if trial.state == "failed"}
             raise TrainError(f"no trial came to a validation: {'; '.join(sorted(errors)[:3]) or 'none began'}.")
-        kept = self.folder.run_folder(best.number) / "checkpoints"
-        found = checkpoint.step_folder(kept, best.best.step)
-        if not found.is_dir():  # its best validation was the one after which it was given up
-            earlier = checkpoint.newest(kept)
-            if earlier is None:
-                raise TrainError(f"trial {best.number} is the best and was stopped before its first checkpoint.")
-            found = earlier
+        found = best_checkpoint(self.folder, best)
+        if found is None:
+            raise TrainError(f"trial {best.number} is the best and was stopped before its first checkpoint.")
         prepared = self._prepared(self.plan.space.run(best.values))
-        trials = tuple(self.trials.values())
-        return Sweep(self.folder.id, self.folder.folder, self.plan, self.metric, trials, best, found, prepared)
+        trials, metrics = tuple(self.trials.values()), self.metrics
+        return Sweep(self.folder.id, self.folder.folder, self.plan, self.metric, trials, best, found, prepared, metrics)
 
     def _prepared(self, run: Run) -> Path:
         """The data of a trial, which an earlier driver may have seen to its end."""
@@ -139,7 +139,8 @@ class Driver:
             note_ancestors(folder, self._ancestors(run))
             (folder / "run.json").write_text(json.dumps(run.dump(), indent=1, ensure_ascii=False), encoding="utf-8")
         self.since[number] = time.monotonic() - trial.seconds
-        self.places.begin(Order(number, run, folder, self.prepared.get(_data_of(run))))
+        measures = tuple(name for name in self.metrics if name in MEASURED)
+        self.places.begin(Order(number, run, folder, self.prepared.get(_data_of(run)), measures))
 
     def _ancestors(self, run: Run) -> list[Entry]:
         """What the run goes on from; a parent's hashes are computed once a sweep."""
@@ -182,15 +183,13 @@ class Driver:
         return decision
 
     def _end(self, trial: Trial) -> None:
-        """Keep a trial for good; of checkpoints the best trial's stay."""
-        before = leader(self.trials.values())
+        """Keep a trial for good; of checkpoints the best trial's stay, and those of the run as it stood."""
+        before = kept(self.trials.values(), self.metrics)
         self.study.end(trial)
         self._keep(trial)
-        best = leader(self.trials.values())
-        for each in (trial, before):
-            if each is not None and (best is None or each.number != best.number):
-                with suppress(OSError):
-                    shutil.rmtree(self.folder.run_folder(each.number) / "checkpoints")
+        for number in (before | {trial.number}) - kept(self.trials.values(), self.metrics):
+            with suppress(OSError):
+                shutil.rmtree(self.folder.run_folder(number) / "checkpoints")
 
     def _keep(self, trial: Trial) -> None:
         self.trials[trial.number] = trial
@@ -204,7 +203,15 @@ class Driver:
         return budget is not None and time.monotonic() - self.started > budget
 
 
+def best_checkpoint(folder: SweepFolder, trial: Trial) -> Path | None:
+    """The checkpoint of a trial's best validation, or the newest where that was the one after which it was given up."""
+    checkpoints = folder.run_folder(trial.number) / "checkpoints"
+    found = checkpoint.step_folder(checkpoints, trial.best.step) if trial.best else None
+    return found if found and found.is_dir() else checkpoint.newest(checkpoints)
+
+
 def _ended(trial: Trial, event: Ended, given_up: str | None) -> Trial:
+    trial = replace(trial, costs=dict(event.costs))
     if given_up is not None:
         return replace(trial, state="stopped", reason=given_up)
     return replace(trial, state="finished", reason=event.reason)

@@ -12,12 +12,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from heliostat import checkpoint
 from heliostat.data.prepared import Prepared
 from heliostat.run import check
 from heliostat.train.loop import fit
 from heliostat.train.policy import Continue, Judged, Stop
 from heliostat.train.validate import score_names
 from heliostat.train.worker import LocalWorker, memory_mb, set_threads
+from heliostat.tune.costs import measured
 
 
 class TrialWorker(LocalWorker):
@@ -66,7 +68,9 @@ def _train(order: Mapping[str, Any], connection: Connection) -> dict[str, Any]:
         prepared = prepare(run)
     outcome = fit(run, prepared, TrialWorker(connection), folder)
     (folder / "outcome.json").write_text(json.dumps(outcome._asdict()), encoding="utf-8")
-    return {"is": "ended", "reason": outcome.reason, "prepared": str(prepared.folder)}
+    best = checkpoint.step_folder(folder / "checkpoints", outcome.best.step)
+    costs = measured(best, order["measures"], prepared)
+    return {"is": "ended", "reason": outcome.reason, "prepared": str(prepared.folder), "costs": costs}
 
 
 def _rehearse(order: Mapping[str, Any]) -> dict[str, Any]:

@@ -104,4 +104,4 @@ def _as_a_trial(run: Run, settings: TuneSettings) -> Values:
         "train.validation": "inline",
         "train.mirror": None,
     }
-    return {**same, "train.select": settings.metric} if settings.metric else same
+    return {**same, "train.select": settings.metrics[0]} if settings.metrics else same

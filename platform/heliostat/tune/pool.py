@@ -77,7 +77,7 @@ class Pool:
         place.number = order.number
         prepared = None if order.prepared is None else str(order.prepared)
         message = {"do": "train", "run": order.run.dump(), "folder": str(order.folder), "prepared": prepared}
-        _send(place, {**message, "threads": self.threads})
+        _send(place, {**message, "threads": self.threads, "measures": list(order.measures)})
 
     def events(self, timeout_s: float) -> list[Event]:
         """What the places have said; one whose process is gone has failed, and another takes its place when asked."""
@@ -137,7 +137,7 @@ class Pool:
         place.number = None
         if kind == "failed":
             return Failed(number, message["error"], message["trace"])
-        return Ended(number, message["reason"], Path(message["prepared"]))
+        return Ended(number, message["reason"], Path(message["prepared"]), message["costs"])
 
 
 def _send(place: _Place, message: dict[str, Any]) -> None:

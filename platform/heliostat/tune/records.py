@@ -50,6 +50,8 @@ class Trial:
     seconds: float = 0.0
     reason: str = ""
     """Why it ended early, or what went wrong."""
+    costs: Mapping[str, float] = field(default_factory=dict)
+    """What was measured of its best checkpoint, by the names of `run.MEASURED`; what nobody asked for is not."""
 
     @property
     def best(self) -> Point | None:

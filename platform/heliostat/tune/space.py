@@ -6,6 +6,7 @@ import json
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -82,9 +83,20 @@ class Space:
 
     def default(self, run: Run) -> Values | None:
         """The point at which `run` itself lies; None where it lies outside."""
-        values = self.drawn(lambda each: each.spelled(value_at(run, each.key)))
+        values = self.drawn(lambda each: self._own(each, value_at(run, each.key)))
         inside = all(each.domain.holds(values[each.key]) for each in self.dimensions if each.key in values)
         return values if inside else None
+
+    def _own(self, each: Dimension, value: Any) -> Any:
+        """What the dimension says for `value`, of a resolved run: `adamw` for all of that section's defaults."""
+        value = each.spelled(value)
+        if isinstance(each.domain, Range) or each.domain.holds(value):
+            return value
+        for option in each.domain.options:
+            with suppress(RunError):
+                if value_at(self.run({each.key: option}), each.key) == value:
+                    return option
+        return value
 
     def _below(self, values: Values, rest: Sequence[Dimension]) -> Iterator[Values]:
         if not rest:

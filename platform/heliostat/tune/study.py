@@ -12,6 +12,7 @@ from heliostat.errors import RunError
 from heliostat.run import TuneSettings
 from heliostat.run.domains import Choice, Dimension
 from heliostat.train.policy import Continue, Stop
+from heliostat.tune.objectives import aims
 from heliostat.tune.records import Point, Trial
 from heliostat.tune.space import Space, Values
 
@@ -35,7 +36,7 @@ class Study:
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         self._space, self._settings, self._epochs = space, settings, epochs
         self._study = optuna.create_study(
-            direction="maximize",
+            directions=["maximize"] * max(1, len(settings.metrics)),
             sampler=_sampler(settings, settings.seed if seed is None else seed),
             pruner=_pruner(settings),
         )
@@ -73,6 +74,8 @@ class Study:
 
     def judge(self, number: int, point: Point) -> Continue | Stop:
         """Whether the trial goes on after a validation."""
+        if len(self._settings.metrics) > 1:  # their order by one score alone says little
+            return Continue()
         trial, budget = self._asked[number], self.budget(point)
         if (number, budget) not in self._told:  # a trial that goes on in another driver may say it again
             self._told.add((number, budget))
@@ -85,10 +88,13 @@ class Study:
         """The trial has ended: the next points are chosen by what came of it."""
         import optuna
 
-        asked, best = self._asked.pop(trial.number), trial.best
+        asked, best, names = self._asked.pop(trial.number), trial.best, self._settings.metrics
         states = optuna.trial.TrialState
+        reached = aims(trial, names) if len(names) > 1 else None
         if trial.state == "failed" or best is None:
             self._study.tell(asked, state=states.FAIL)
+        elif len(names) > 1:
+            self._study.tell(asked, reached, state=states.COMPLETE if reached else states.FAIL)
         elif trial.state == "stopped":
             self._study.tell(asked, state=states.PRUNED)
         else:

@@ -10,6 +10,7 @@ from heliostat.train import run_folder
 from heliostat.train.crew import share_of_cores
 from heliostat.train.signals import stop_signals
 from heliostat.tune.driver import Driver, Sweep
+from heliostat.tune.objectives import check_objectives
 from heliostat.tune.plan import Plan, planned, with_validations
 from heliostat.tune.pool import Pool
 from heliostat.tune.preflight import check_metric, fitting, places
@@ -58,7 +59,8 @@ def _prepared_driver(plan: Plan, folder: SweepFolder, pool: Pool, watcher: Sweep
     prepared = prepared_once(plan.run, folder.folder, watcher.preparing)
     plan, epochs = with_validations(plan, prepared)
     rehearsals = pool.rehearse(plan.run, prepared.folder)
-    metric = check_metric(plan.run, plan.head.selects, rehearsals[0].scores)
+    metric = check_metric(plan.run, plan.run.head.build().selects, rehearsals[0].scores)
+    check_objectives(plan.settings.metrics, rehearsals[0].scores)
     free_mb = psutil.virtual_memory().available / 1e6 + sum(each.memory_mb for each in rehearsals)
     pool.size = fitting(pool.size, plan.settings.concurrent is not None, rehearsals, free_mb)
     if any(each.device != "cpu" for each in rehearsals) and plan.settings.concurrent is None:

@@ -19,6 +19,8 @@ class Order(NamedTuple):
     folder: Path
     prepared: Path | None
     """The prepared data, where it is known which they are; None lets the trial prepare its own."""
+    measures: tuple[str, ...] = ()
+    """What is measured of its best checkpoint in the end, of `run.MEASURED`."""
 
 
 class Validated(NamedTuple):
@@ -36,6 +38,8 @@ class Ended(NamedTuple):
     reason: str
     """Empty for one that made every update."""
     prepared: Path
+    costs: Mapping[str, float] = {}
+    """What `Order.measures` asked for."""
 
 
 class Failed(NamedTuple):

@@ -16,6 +16,8 @@ class View(NamedTuple):
     concurrent: int
     metric: str
     seconds_left: float | None
+    metrics: tuple[str, ...] = ()
+    """All that trials are compared by, `metric` first."""
 
 
 class SweepWatcher:
