@@ -26,7 +26,10 @@ def command(
 ) -> None:
     """Search settings of a run: log, uniform, int, qint, choice, over any of its keys."""
     from heliostat.cli.sweep import tell_sweep
+    from heliostat.errors import TrainError
 
     if resume and run and "=" in run:
         settings, run = [run, *(settings or [])], None
+    if run and "=" in run:
+        raise TrainError(f"'{run}' is a setting. Name the run before it: heliostat tune sentiment/default '{run}'.")
     tell_sweep(run, settings or [], trials=trials, resume=resume, store=store, test=test)

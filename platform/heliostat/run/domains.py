@@ -143,8 +143,9 @@ class Dimension(NamedTuple):
 
 
 def is_domain(text: str) -> bool:
-    """Whether the text after `key=` names a domain rather than one value."""
-    return bool(_FORM.fullmatch(_split(text.strip())[0]))
+    """Whether the text after `key=` names a domain rather than one value; one that is not closed counts, too."""
+    form = _split(text.strip())[0]
+    return bool(_FORM.fullmatch(form)) or (form.partition("(")[0].strip() in {*_RANGES, "choice"} and "(" in form)
 
 
 def dimension(key: str, written: Any) -> Dimension:

@@ -56,8 +56,8 @@ def gain(sweep: Sweep, model: Path, on_progress: Progress | None = None) -> Pair
     assert found
     data = Prepared.open(sweep.prepared), prepare(sweep.plan.space.run(default.values))
     other = finished_model(folder.run_folder(default.number), found, data[1])
-    sides = [
+    first, second = (
         Side(name, Predictor.load(path), prepared.shards("test").ids.tolist(), list(prepared.examples("test")))
         for name, path, prepared in zip((f"trial {sweep.best.number}", "as it was"), (model, other), data, strict=True)
-    ]
-    return compare_models(*sides, sweep.folder / "compare", rows_name="test", on_progress=on_progress)
+    )
+    return compare_models(first, second, sweep.folder / "compare", rows_name="test", on_progress=on_progress)
