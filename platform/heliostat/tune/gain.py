@@ -6,6 +6,7 @@ The test split has chosen nothing: both models answer it once, and the differenc
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from heliostat.data.prepared import Prepared
@@ -27,7 +28,10 @@ def why_unknown(sweep: Sweep) -> str:
     """Why the gain cannot be told; empty where it can."""
     default = default_of(sweep)
     if default is None:
-        return "The run as it stood is not among the trials: it lies outside of the search space, or was not finished."
+        far = sweep.plan.space.outside(sweep.plan.run)
+        why = [f"{key}={json.dumps(value)} lies outside of {sweep.plan.written[key]}" for key, value in far.items()]
+        reason = "; ".join(why) or "it came to no validation, or left no checkpoint"
+        return f"The run as it stood is not among the trials: {reason}. So nothing says what the search has gained."
     if default.number == sweep.best.number:
         return "The run as it stood is the best: nothing that was tried is better."
     prepared = Prepared.open(sweep.prepared)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from heliostat.errors import Stopped
 from heliostat.run import Run, check, place
 from heliostat.train import run_folder
 from heliostat.train.finish import calibrated_as
@@ -35,10 +36,16 @@ def refit(sweep: Sweep, model: Path, watcher: Watcher) -> TrainResult:
     """
     run_id = f"{sweep.id}-refit"
     is_begun = (run_folder.runs_folder() / run_id / "run.json").is_file()
-    if is_begun:
-        result = train(None, resume=run_id, watcher=watcher)
-    else:
-        result = train(refit_run(sweep), run_id=run_id, watcher=watcher)
+    try:
+        if is_begun:
+            result = train(None, resume=run_id, watcher=watcher)
+        else:
+            result = train(refit_run(sweep), run_id=run_id, watcher=watcher)
+    except Stopped as stopped:
+        first = str(stopped).partition(" Continue with:")[0]
+        raise Stopped(
+            f"{first} Continue with: heliostat tune --resume {sweep.id}", exit_code=stopped.exit_code
+        ) from None
     if model != sweep.checkpoint:  # it was calibrated
         result = result._replace(checkpoint=calibrated_as(result.folder, result.checkpoint, model))
     return result

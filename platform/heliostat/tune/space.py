@@ -83,9 +83,16 @@ class Space:
 
     def default(self, run: Run) -> Values | None:
         """The point at which `run` itself lies; None where it lies outside."""
-        values = self.drawn(lambda each: self._own(each, value_at(run, each.key)))
-        inside = all(each.domain.holds(values[each.key]) for each in self.dimensions if each.key in values)
-        return values if inside else None
+        return None if self.outside(run) else self._of(run)
+
+    def outside(self, run: Run) -> Values:
+        """What of `run` its settings' domains do not hold, by key."""
+        values = self._of(run)
+        found = [each.key for each in self.dimensions if each.key in values and not each.domain.holds(values[each.key])]
+        return {key: values[key] for key in found}
+
+    def _of(self, run: Run) -> Values:
+        return self.drawn(lambda each: self._own(each, value_at(run, each.key)))
 
     def _own(self, each: Dimension, value: Any) -> Any:
         """What the dimension says for `value`, of a resolved run: `adamw` for all of that section's defaults."""
