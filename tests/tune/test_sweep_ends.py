@@ -26,7 +26,7 @@ def test_a_front_a_gain_and_a_model_of_train_and_valid(
     toy: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     poor = {**toy, "train": {**toy["train"], "lr": 1e-9}}
-    space = {"train.lr": "choice(1e-9,1e-2)", "encoder.vocab_size": "choice(150,300)"}
+    space = {"train.lr": "choice(1e-9,1e-2)", "encoder.preset": "choice(tiny,mini)"}
     metric = ["accuracy", "parameters", "latency_ms", "size_mb"]
     told = swept(poor, {"space": space, "search": "grid", "metric": metric, "refit": True}, tmp_path, capsys)
 
@@ -36,7 +36,7 @@ def test_a_front_a_gain_and_a_model_of_train_and_valid(
     assert "4/4 trial" in told
     assert [sorted(trial["costs"]) for trial in trials] == [sorted(metric[1:])] * 4
     assert all(value > 0 for trial in trials for value in trial["costs"].values())
-    small, large = ([t for t in trials if t["values"]["encoder.vocab_size"] == size] for size in (150, 300))
+    small, large = ([t for t in trials if t["values"]["encoder.preset"] == size] for size in ("tiny", "mini"))
     assert max(t["costs"]["parameters"] for t in small) < min(t["costs"]["parameters"] for t in large)
     best = next(trial for trial in trials if trial["number"] == table["best"])
     assert best["values"]["train.lr"] == 1e-2
