@@ -60,7 +60,7 @@ def write_page(sweep: Sweep, compared: PairedReport | None = None) -> Path:
         p_text=p_text,
         front=[_row(trial, sign, metrics) for trial in front(trials, metrics)] if len(metrics) > 1 else [],
         tradeoffs=[plots.tradeoff(trials, best, metrics, cost) for cost in metrics[1:]],
-        endings=Counter(trial.reason for trial in trials if trial.state in ("stopped", "failed")).most_common(8),
+        endings=Counter(_ending(trial) for trial in trials if trial.state in ("stopped", "failed")).most_common(8),
         rows=[_row(trial, sign, metrics) for trial in _ranked(trials)],
         keys=[each.key for each in dimensions],
         parallel=plots.parallel(dimensions, trials, best, metric, sign),
@@ -123,6 +123,11 @@ def _told(value: float | None, name: str) -> str:
     if value is None:
         return "–"
     return f"{value:,.0f}" if name == "parameters" else f"{value:.2f}" if name in MEASURED else f"{value:.3f}"
+
+
+def _ending(trial: Trial) -> str:
+    """Why it ended early; after how many passes stands in the table."""
+    return trial.reason.rpartition(" after ")[0] or trial.reason if trial.state == "stopped" else trial.reason
 
 
 def _gain(sweep: Sweep, sign: float) -> float | None:
