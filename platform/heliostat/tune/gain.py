@@ -33,7 +33,7 @@ def why_unknown(sweep: Sweep) -> str:
         reason = "; ".join(why) or "it came to no validation, or left no checkpoint"
         return f"The run as it stood is not among the trials: {reason}. So nothing says what the search has gained."
     if default.number == sweep.best.number:
-        return "The run as it stood is the best: nothing that was tried is better."
+        return "The run as it stood is the best of those that made every update: the search has gained nothing."
     prepared = Prepared.open(sweep.prepared)
     if not prepared.counts["test"]:
         return "There is no test split (data.split.test is 0), so nobody knows how much of the lead on valid is luck."

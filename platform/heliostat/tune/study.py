@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 WHOLE = 1000
 """The budget that a scheduler sees in the run's own training; a trial of twice its epochs has twice of it."""
+_LATE = 2 / 3
+"""The share of a trial from which on it is not stopped: that would spare little, and finished trials can be compared."""
 _DRAWS = 50
 """Points that are drawn in search of one that is new and makes a whole run."""
 
@@ -80,7 +82,7 @@ class Study:
         if (number, budget) not in self._told:  # a trial that goes on in another driver may say it again
             self._told.add((number, budget))
             trial.report(point.score, budget)
-        if self._settings.scheduler == "fifo" or not trial.should_prune():
+        if point.progress >= _LATE or self._settings.scheduler == "fifo" or not trial.should_prune():
             return Continue()
         return Stop(f"{self._settings.scheduler}: others did better after {point.epochs:.3g} epochs", is_kept=False)
 
