@@ -15,9 +15,12 @@ from heliostat.registry import find
 from heliostat.run import Run, TuneSettings, check, pinned, place
 from heliostat.run.domains import dimension
 from heliostat.train.progress import Timetable
+from heliostat.tune.preflight import check_midway
 from heliostat.tune.space import MOST_POINTS, Space, Values
+from heliostat.tune.varies import why_not_midway
 
 _TRIALS = 32
+_MEMBERS = 8
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Plan:
     values: Mapping[str, Any]
     """Plain values of the run that is searched, addresses of other models pinned."""
     run: Run
-    """The run as it stands, with one worker, as a trial has."""
+    """The run as it stands, as a trial has it: with one worker where nobody asked for more."""
     settings: TuneSettings
     space: Space
 
@@ -35,10 +38,11 @@ class Plan:
     def total(self) -> int:
         """Trials, at most."""
         asked = self.settings.trials
+        usual = _MEMBERS if self.settings.is_population else _TRIALS
         if self.settings.search == "grid":
             size = self.space.size() or 0
             return size if asked is None else min(size, asked)
-        return min(asked or _TRIALS, self.space.size() or asked or _TRIALS)
+        return min(asked or usual, self.space.size() or asked or usual)
 
     @property
     def head(self) -> type[TaskHead]:
@@ -49,6 +53,11 @@ class Plan:
     def written(self) -> Mapping[str, Any]:
         """The space as the run or its head writes it."""
         return self.settings.space if self.settings.space is not None else self.head.searched
+
+    def is_error(self, metric: str) -> bool:
+        """Whether less of a validation score is better."""
+        head: TaskHead = self.run.head.build()
+        return head.is_error(metric)
 
     def best(self, values: Values) -> Run:
         """The run of a point as somebody would train it: with its own workers, trackers and validations."""
@@ -65,7 +74,11 @@ def planned(values: Mapping[str, Any]) -> Plan:
     declared = find(run.head.type, TaskHead).searched  # type: ignore[type-abstract]
     written = settings.space if settings.space is not None else dict(declared)
     base = place(_without_tune(values), _as_a_trial(run, settings))
+    if settings.is_population and settings.space is None:  # of what a head declares, what a population can use
+        written = {key: each for key, each in written.items() if not why_not_midway(key)}
     space = Space.of(base, [dimension(key, each) for key, each in written.items()])
+    if settings.is_population:
+        check_midway(space)
     if settings.search == "grid":
         space.points()  # raises for endless ones
         if (size := space.size()) is None or size > MOST_POINTS:
@@ -92,13 +105,19 @@ def _without_tune(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_a_trial(run: Run, settings: TuneSettings) -> Values:
-    """What a trial has otherwise than the run: one worker, one checkpoint, nobody who is told its curves but us."""
+    """What a trial has otherwise than the run: one checkpoint, nobody who is told its curves but us.
+
+    It has as many workers as the run needs at least, and one where the run leaves that open.
+    """
+    workers = run.scaling.least_workers
     same: Values = {
-        "scaling.num_workers": 1,
-        "scaling.strategy": "ddp",
+        "scaling.num_workers": workers,
+        "scaling.strategy": run.scaling.strategy if workers > 1 else "ddp",
         "train.trackers": [],
         "train.keep_checkpoints": 1,
         "train.validation": "inline",
         "train.mirror": None,
     }
+    if settings.is_population:
+        same["train.patience"] = None  # who has come to its end may still take over from others
     return {**same, "train.select": settings.metric} if settings.metric else same

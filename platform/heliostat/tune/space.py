@@ -80,6 +80,13 @@ class Space:
         counted = sum(1 for _ in islice(self.points(), MOST_POINTS))
         return counted if counted < MOST_POINTS else None
 
+    def ends(self) -> Iterator[tuple[Dimension, Values]]:
+        """Each end of each range and each choice, one at a time, with the choices under which it exists."""
+        by_key = {each.key: each for each in self.dimensions}
+        for each in self.dimensions:
+            for value in each.domain.ends:
+                yield each, {**_needed(each, by_key), each.key: value}
+
     def default(self, run: Run) -> Values | None:
         """The point at which `run` itself lies; None where it lies outside."""
         dumped = run.dump()
@@ -122,7 +129,7 @@ class Space:
             raise RunError([Problem("tune.space", rule)])
         random_ = random.Random(7)
         for _ in range(_TRIED):
-            values = self.drawn(lambda each: _random_value(each, random_))
+            values = self.drawn(lambda each: random_value(each, random_))
             try:
                 self.run(values)
             except RunError as error:
@@ -145,7 +152,8 @@ def _at(values: Any, key: str) -> Any:
     return values
 
 
-def _random_value(each: Dimension, random_: random.Random) -> Any:
+def random_value(each: Dimension, random_: random.Random) -> Any:
+    """A value of the dimension, drawn as its domain says."""
     domain = each.domain
     if isinstance(domain, Choice):
         return random_.choice(domain.options)

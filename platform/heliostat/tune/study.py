@@ -77,7 +77,7 @@ class Study:
         if (number, budget) not in self._told:  # a trial that goes on in another driver may say it again
             self._told.add((number, budget))
             trial.report(point.score, budget)
-        if self._settings.scheduler == "fifo" or not trial.should_prune():
+        if self._settings.scheduler in ("fifo", "pbt", "pb2") or not trial.should_prune():
             return Continue()
         return Stop(f"{self._settings.scheduler}: others did better after {point.epochs:.3g} epochs", is_kept=False)
 
@@ -153,7 +153,7 @@ def _suggested(trial: optuna.Trial, each: Dimension) -> Any:
 def _sampler(settings: TuneSettings, seed: int) -> optuna.samplers.BaseSampler:
     from optuna import samplers
 
-    if settings.search == "tpe":
+    if settings.search == "tpe" and not settings.is_population:  # whose points are drawn before any has a score
         # Groups are the parts of a conditional space; a running trial counts as a bad one, so that neighbours differ.
         return samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
     if settings.search == "sobol":
