@@ -20,7 +20,7 @@ def write_best(sweep: Sweep) -> Path:
     written = sweep.plan.written
     ended = sum(trial.has_ended for trial in sweep.trials)
     notes = [
-        (place({}, {key: value}), f"searched: {_spelled(written.get(key))}") for key, value in sweep.best.values.items()
+        (place({}, {key: value}), f"searched: {written.get(key)}") for key, value in sweep.best.values.items()
     ]
     best = sweep.best.best
     assert best  # or it would not be the best
@@ -57,7 +57,3 @@ def stored(sweep: Sweep) -> ModelVersion:
 def name_of(metric: str) -> str:
     """A validation score as the journal names it."""
     return f"valid/{metric}"
-
-
-def _spelled(written: Any) -> str:
-    return written if isinstance(written, str) else "choice(" + ",".join(map(json.dumps, written or ())) + ")"

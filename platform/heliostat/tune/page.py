@@ -25,7 +25,7 @@ def write_page(sweep: Sweep) -> Path:
         of="heliostat.tune",
         sweep=sweep,
         metric_of=metric,
-        searched=[(each.key, _written(sweep.plan.written[each.key])) for each in dimensions],
+        searched=[(each.key, str(each)) for each in dimensions],
         counts={state: sum(trial.state == state for trial in trials) for state in ("finished", "stopped", "failed")},
         seconds=sum(trial.seconds for trial in trials),
         best=_row(sweep.best, sign),
@@ -71,7 +71,3 @@ def _gain(sweep: Sweep, sign: float) -> float | None:
 
 def _spelled(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
-
-
-def _written(written: Any) -> str:
-    return written if isinstance(written, str) else "choice(" + ",".join(map(json.dumps, written)) + ")"

@@ -15,9 +15,12 @@ from heliostat.registry import find
 from heliostat.run import Run, TuneSettings, check, pinned, place
 from heliostat.run.domains import dimension
 from heliostat.train.progress import Timetable
-from heliostat.tune.preflight import check_midway
-from heliostat.tune.space import MOST_POINTS, Space, Values
-from heliostat.tune.varies import why_not_midway
+    dimensions = [dimension(key, each) for key, each in written.items()]
+    if settings.space is None:  # what a head declares knows nothing of the run, from which the search begins
+        dimensions = [each.widened(value_at(run, each.key)) for each in dimensions]
+    space = Space.of(base, dimensions)
+    if settings.is_population:
+        space = _midway(space, is_declared=settings.space is None)
 
 _TRIALS = 32
 _MEMBERS = 8
@@ -50,9 +53,9 @@ class Plan:
         return find(self.run.head.type, TaskHead)  # type: ignore[type-abstract]
 
     @property
-    def written(self) -> Mapping[str, Any]:
-        """The space as the run or its head writes it."""
-        return self.settings.space if self.settings.space is not None else self.head.searched
+    def written(self) -> Mapping[str, str]:
+        """What each searched setting may take, as a run file writes it."""
+        return {each.key: str(each) for each in self.space.dimensions}
 
     def is_error(self, metric: str) -> bool:
         """Whether less of a validation score is better."""
@@ -74,17 +77,34 @@ def planned(values: Mapping[str, Any]) -> Plan:
     declared = find(run.head.type, TaskHead).searched  # type: ignore[type-abstract]
     written = settings.space if settings.space is not None else dict(declared)
     base = place(_without_tune(values), _as_a_trial(run, settings))
+<<<<<<< HEAD
     if settings.is_population and settings.space is None:  # of what a head declares, what a population can use
         written = {key: each for key, each in written.items() if not why_not_midway(key)}
     space = Space.of(base, [dimension(key, each) for key, each in written.items()])
     if settings.is_population:
         check_midway(space)
+=======
+    dimensions = [dimension(key, each) for key, each in written.items()]
+    if settings.space is None:  # what a head declares knows nothing of the run, from which the search begins
+        dimensions = [each.widened(value_at(run, each.key)) for each in dimensions]
+    space = Space.of(base, dimensions)
+>>>>>>> spaces
     if settings.search == "grid":
         space.points()  # raises for endless ones
         if (size := space.size()) is None or size > MOST_POINTS:
             rule = f"a grid of more than {MOST_POINTS:,} points is no search. Take tpe, or coarser steps."
             raise RunError([Problem("tune.search", rule)])
     return Plan(values, check(base), settings, space)
+
+
+def _midway(space: Space, *, is_declared: bool) -> Space:
+    """The space of what may change in mid-run. Raises RunError for what somebody asked for and may not."""
+    problems = midway_problems(space)
+    if problems and not is_declared:
+        raise RunError(problems, source="the search space")
+    out = {problem.key for problem in problems}
+    kept = [each for each in space.dimensions if out.isdisjoint((each.key, each.condition and each.condition.key))]
+    return Space.of(space.base, kept)
 
 
 def with_validations(plan: Plan, prepared: Prepared) -> tuple[Plan, float]:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from heliostat.errors import TrainError
 from heliostat.run import Run
 from heliostat.train.policy import Continue, Stop
+from heliostat.tune.preflight import Places
 from heliostat.tune.records import Point
 from heliostat.tune.trials import Ended, Event, Failed, Order, Rehearsal, Trials, Validated, Weight, told
 
@@ -73,17 +74,17 @@ class _Crew:
 
 
 class Pool(Trials):
-    """`size` places with the processes of `workers` workers each, `threads` threads a worker."""
+    """As many places as trials run at a time, each with a process for each worker of a trial."""
 
-    def __init__(self, source: Source, size: int, workers: int, threads: int) -> None:
-        self.source, self.size, self.workers, self.threads = source, size, workers, threads
+    def __init__(self, source: Source, shared: Places) -> None:
+        self.source, self.shared, self.size = source, shared, shared.concurrent
         self._crews: list[_Crew] = []
 
     def rehearse(self, run: Run, prepared: Path) -> list[Rehearsal]:
         """Build the run once in every process. Raises TrainError with what went wrong in one."""
         while len(self._crews) < self.size:
             self._hire()
-        order = {"do": "rehearse", "run": run.dump(), "prepared": str(prepared), "threads": self.threads}
+        order = {"do": "rehearse", "run": run.dump(), "prepared": str(prepared), "threads": self.shared.threads}
         processes = self._everybody()
         for process in processes:
             process.send(order)
@@ -92,7 +93,7 @@ class Pool(Trials):
     def weigh(self, runs: Sequence[Run], prepared: Path) -> list[Weight | str]:
         """Build the models of other runs, shared out over the processes."""
         processes, found = self._everybody(), dict[int, Weight | str]()
-        order = {"do": "weigh", "prepared": str(prepared), "threads": self.threads}
+        order = {"do": "weigh", "prepared": str(prepared), "threads": self.shared.threads}
         for place, run in enumerate(runs):
             processes[place % len(processes)].send({**order, "run": run.dump()})
         for place in range(len(runs)):
@@ -111,10 +112,10 @@ class Pool(Trials):
     def begin(self, order: Order) -> None:
         """Hand a trial to the first worker of a place that is free; it says where the others meet it."""
         crew = next((crew for crew in self._crews if crew.number is None), None) or self._hire()
-        crew.number, crew.ended, crew.working = order.number, None, self.workers
+        crew.number, crew.ended, crew.working = order.number, None, self.shared.workers
         prepared = None if order.prepared is None else str(order.prepared)
         message = {"do": "train", "run": order.run.dump(), "folder": str(order.folder), "prepared": prepared}
-        crew.order = {**message, "threads": self.threads, "rank": 0, "world_size": self.workers}
+        crew.order = {**message, "threads": self.shared.threads, "rank": 0, "world_size": self.shared.workers}
         crew.members[0].send(crew.order)
 
     def events(self, timeout_s: float) -> list[Event]:
@@ -143,7 +144,7 @@ class Pool(Trials):
         return [member for crew in self._crews for member in crew.members]
 
     def _hire(self) -> _Crew:
-        crew = _Crew(self.source.hire(self.workers))
+        crew = _Crew(self.source.hire(self.shared.workers))
         self._crews.append(crew)
         return crew
 

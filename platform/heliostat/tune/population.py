@@ -13,12 +13,11 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from heliostat.errors import RunError
 from heliostat.run import TuneSettings
 from heliostat.run.domains import Choice, Dimension, Range
 from heliostat.tune.bandit import Seen, proposed
 from heliostat.tune.records import Exploit, Trial
-from heliostat.tune.space import Space, Values, random_value
+from heliostat.tune.space import Space, Values, is_run, random_value
 
 _RESAMPLED = 0.25
 """How often a setting is drawn anew instead of changed a little, as in the paper."""
@@ -77,7 +76,7 @@ def perturbed(space: Space, values: Mapping[str, Any], dice: random.Random) -> V
 
     for _ in range(_TRIED):
         drawn = space.drawn(draw)
-        if drawn != values and _is_run(space, drawn):
+        if drawn != values and is_run(space, drawn):
             return drawn
     return dict(values)
 
@@ -126,7 +125,7 @@ def _changed(
     here = {key: domain for key, domain in ranges.items() if key in values}
     start = donor.curve[-1].score
     found = {**values, **proposed(here, seen, turn + 1, start, others, dice.randrange(2**31))}
-    return found if _is_run(space, found) else values
+    return found if is_run(space, found) else values
 
 
 def _nudged(each: Dimension, value: Any, dice: random.Random) -> Any:
@@ -141,14 +140,6 @@ def _nudged(each: Dimension, value: Any, dice: random.Random) -> Any:
         moved = value + math.copysign(steps * domain.step, moved - value)
     moved = min(max(moved, domain.low), domain.high)
     return int(moved) if domain.is_whole else round(moved, 12) if domain.step is not None else moved
-
-
-def _is_run(space: Space, values: Values) -> bool:
-    try:
-        space.run(values)
-    except RunError:
-        return False
-    return True
 
 
 def _short(value: Any) -> str:

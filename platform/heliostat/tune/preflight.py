@@ -10,11 +10,12 @@ from heliostat.component import closest
 from heliostat.data.key import settings_key
 from heliostat.errors import Problem, RunError, TrainError
 from heliostat.run import Run, TuneSettings
-from heliostat.tune.space import Space
+from heliostat.tune.space import Space, is_run
 from heliostat.tune.trials import Rehearsal, Weight
 from heliostat.tune.varies import why_not_midway
 
 _CANNOT = "cannot change in the middle of a training, as it does in a population"
+_WAY_OUT = "Leave it out, or take tune.scheduler=asha."
 
 
 class Machines(NamedTuple):
@@ -104,29 +105,21 @@ def check_metric(run: Run, default: str, scores: Sequence[str]) -> str:
     return metric
 
 
-def check_midway(space: Space) -> None:
-    """Raise RunError for settings that cannot change in the middle of a training, as a population changes them."""
-    problems, base = [], settings_key(space.run({}))
-    for each in space.dimensions:
-        if reason := why_not_midway(each.key):
-            problems.append(Problem(each.key, f"{_CANNOT}: it {reason}. Leave it out, or take tune.scheduler=asha."))
+def midway_problems(space: Space) -> list[Problem]:
+    """The settings that cannot change in the middle of a training, as a population changes them, and why."""
+    found = {each.key: why_not_midway(each.key) for each in space.dimensions}
+    base = settings_key(space.run({}))
     for each, values in space.ends():
-        try:
-            is_same = settings_key(space.run(values)) == base
-        except RunError:
-            continue  # it makes a run together with others only
-        if not is_same and each.key not in {problem.key for problem in problems}:
-            rule = f"{_CANNOT}: it shapes the data. Leave it out, or take tune.scheduler=asha."
-            problems.append(Problem(each.key, rule))
-    if problems:
-        raise RunError(problems, source="the search space")
+        if not found[each.key] and is_run(space, values) and settings_key(space.run(values)) != base:
+            found[each.key] = "shapes the data"
+    return [Problem(key, f"{_CANNOT}: it {why}. {_WAY_OUT}") for key, why in found.items() if why]
 
 
 def check_shapes(rehearsal: Rehearsal, weights: Sequence[tuple[str, Weight | str]]) -> None:
     """Raise RunError for settings, by their keys, with which a model has other weights than the run as it stands."""
     odd = dict.fromkeys(key for key, each in weights if isinstance(each, Weight) and each.shapes != rehearsal.shapes)
     if odd:
-        rule = f"{_CANNOT}: it decides which weights a model has. Leave it out, or take tune.scheduler=asha."
+        rule = f"{_CANNOT}: it decides which weights a model has. {_WAY_OUT}"
         raise RunError([Problem(key, rule) for key in odd], source="the search space")
 
 
@@ -146,6 +139,15 @@ def largest(rehearsal: Rehearsal, weights: Sequence[tuple[Mapping[str, Any], Wei
     """Of the run that was rehearsed and of those that were weighed; what cannot be built weighs nothing."""
     there = [Largest(rehearsal.weighing(each), values) for values, each in weights if isinstance(each, Weight)]
     return max([Largest(rehearsal.memory_mb, {}), *there], key=lambda each: each.memory_mb)
+
+
+def heaviest(weighed: Sequence[tuple[str, Any, Weight | str]]) -> dict[str, Any]:
+    """Dotted key -> the value of those tried with which the model is largest."""
+    most: dict[str, tuple[int, Any]] = {}
+    for key, value, weight in weighed:
+        if isinstance(weight, Weight) and (key not in most or weight.parameters > most[key][0]):
+            most[key] = (weight.parameters, value)
+    return {key: value for key, (_, value) in most.items()}
 
 
 def fitting(

@@ -89,8 +89,7 @@ class Space:
 
     def default(self, run: Run) -> Values | None:
         """The point at which `run` itself lies; None where it lies outside."""
-        dumped = run.dump()
-        values = self.drawn(lambda each: _at(dumped, each.key))
+        values = self.drawn(lambda each: each.spelled(value_at(run, each.key)))
         inside = all(each.domain.holds(values[each.key]) for each in self.dimensions if each.key in values)
         return values if inside else None
 
@@ -146,7 +145,9 @@ def _holds(each: Dimension, values: Mapping[str, Any]) -> bool:
     return condition.key in values and Choice(condition.options).holds(values[condition.key])
 
 
-def _at(values: Any, key: str) -> Any:
+def value_at(run: Run, key: str) -> Any:
+    """What the run has at a dotted key; None where it has nothing."""
+    values: Any = run.dump()
     for part in key.split("."):
         values = values.get(part) if isinstance(values, Mapping) else None
     return values
@@ -242,3 +243,12 @@ def _without_dependents(problems: list[Problem], dimensions: Sequence[Dimension]
     lone = [problem for problem in problems if " (with " not in problem.rule]
     rest = [problem for problem in problems if " (with " in problem.rule and len(keys) == 1]
     return lone + rest
+
+
+def is_run(space: Space, values: Mapping[str, Any]) -> bool:
+    """Whether the values make a run."""
+    try:
+        space.run(values)
+    except RunError:
+        return False
+    return True

@@ -8,12 +8,11 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from heliostat.errors import RunError
 from heliostat.run import TuneSettings
 from heliostat.run.domains import Choice, Dimension
 from heliostat.train.policy import Continue, Stop
 from heliostat.tune.records import Point, Trial
-from heliostat.tune.space import Space, Values
+from heliostat.tune.space import Space, Values, is_run
 
 if TYPE_CHECKING:
     import optuna
@@ -53,13 +52,13 @@ class Study:
     def propose(self) -> Values | None:
         """The next point; None when there is none that is new."""
         if self._grid is not None:
-            return next((point for point in self._grid if _text(point) not in self._seen and self._is_run(point)), None)
+            return next((point for point in self._grid if _text(point) not in self._seen and is_run(self._space, point)), None)
         import optuna
 
         for _ in range(_DRAWS):
             trial = self._study.ask()
             values = self._space.drawn(lambda each, trial=trial: _suggested(trial, each))  # type: ignore[misc]
-            if _text(values) not in self._seen and self._is_run(values):
+            if _text(values) not in self._seen and is_run(self._space, values):
                 self._proposed[_text(values)] = trial
                 return values
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
@@ -112,13 +111,6 @@ class Study:
         trial = self._study.ask()
         self._space.drawn(lambda each: _suggested(trial, each))
         return trial
-
-    def _is_run(self, values: Values) -> bool:
-        try:
-            self._space.run(values)
-        except RunError:
-            return False
-        return True
 
 
 def _shuffled(space: Space, seed: int) -> Iterator[Values]:

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
 from heliostat.data.prepared import Prepared
 
 from heliostat.errors import Stopped, TrainError
+from heliostat.ray_session import ray_session
 from heliostat.train import run_folder
 from heliostat.train.crew import share_of_cores
 from heliostat.train.signals import stop_signals
 from heliostat.tune.driver import Driver, Sweep
 from heliostat.tune.plan import Plan, planned, with_validations
-from heliostat.tune.pool import Pool
-from heliostat.tune.preflight import check_metric, fitting, places
+from heliostat.tune.forked import Forks
+from heliostat.tune.pool import Pool, Source
+from heliostat.tune.preflight import (
+    Largest,
+    Machines,
+    Places,
+    check_metric,
+    check_shapes,
+    fitting,
+    heaviest,
+    largest,
+    places,
+)
 from heliostat.tune.records import SweepFolder
+from heliostat.tune.space import is_run, value_at
 from heliostat.tune.watcher import SweepWatcher
 
 
@@ -36,21 +49,22 @@ def tune(values: Mapping[str, Any] | None, *, resume: str | None = None, watcher
         raise TrainError("there is nothing to search: name a run, or continue a sweep with --resume ID.")
     else:
         plan, folder = planned(values), None
-    with ExitStack() as stack:
-        folder = folder or SweepFolder.create(plan.run.name, {"values": plan.values})
-        log = folder.folder / "trials.log"
-        is_on_ray = bool(os.environ.get("RAY_ADDRESS"))
-        if is_on_ray:
-            stack.enter_context(ray_session(folder.folder / "ray.log"))
-        shared = _shared(plan, is_on_ray=is_on_ray)
-        watcher.started(folder.id, folder.folder)
-        wishes: list[bool] = []
-        stack.enter_context(run_folder.locked(folder.folder))
-        wish = stack.enter_context(stop_signals(lambda: wishes.append(True)))
-        pool = Pool(_source(shared, log, is_on_ray=is_on_ray), shared)
+    is_on_ray = bool(os.environ.get("RAY_ADDRESS"))
+    shared = None if is_on_ray else _shared(plan, _this_machine())
+    folder = folder or SweepFolder.create(plan.run.name, {"values": plan.values})
+    watcher.started(folder.id, folder.folder)
+    wishes: list[bool] = []
+    with (
+        run_folder.locked(folder.folder),
+        ray_session(folder.folder / "ray.log") if is_on_ray else nullcontext(),
+        stop_signals(lambda: wishes.append(True)) as wish,
+        ExitStack() as stack,
+    ):
+        shared = shared or _shared(plan, _cluster())
+        pool = Pool(_source(shared, folder.folder / "trials.log", is_on_ray=is_on_ray), shared)
         stack.callback(pool.close)
         try:
-            pool.start()
+            pool.source.start()
             driver = _prepared_driver(plan, folder, pool, watcher)
             driver.drive(wishes)
             return driver.result()
@@ -59,17 +73,20 @@ def tune(values: Mapping[str, Any] | None, *, resume: str | None = None, watcher
             raise Stopped(message, exit_code=wish.exit_code) from None
 
 
-def _shared(plan: Plan, *, is_on_ray: bool) -> Places:
-    """How trials share this machine, or the cluster."""
-    scaling = plan.run.scaling
-    if is_on_ray:
-        from heliostat.tune.actors import machines
+def _this_machine() -> Machines:
+    cores = share_of_cores(1)
+    return Machines((cores,), free=cores)
 
-        there = machines()
-    else:
-        cores = share_of_cores(1)
-        there = Machines((cores,), free=cores)
-    settings = plan.settings.model_copy(update={"trials": plan.total})
+
+def _cluster() -> Machines:
+    from heliostat.tune.actors import machines
+
+    return machines()
+
+
+def _shared(plan: Plan, there: Machines) -> Places:
+    """How trials share the machines."""
+    settings, scaling = plan.settings.model_copy(update={"trials": plan.total}), plan.run.scaling
     return places(settings, scaling.least_workers, scaling.threads_per_worker, there)
 
 
@@ -92,8 +109,8 @@ def _prepared_driver(plan: Plan, folder: SweepFolder, pool: Pool, watcher: Sweep
     metric = check_metric(plan.run, plan.head.selects, rehearsals[0].scores)
     is_fixed = plan.settings.concurrent is not None
     need = _largest(plan, pool, prepared, rehearsals[0])
-    pool.size = fitting(pool.size, is_fixed, rehearsals, need, pool.workers)
-    if any(each.device != "cpu" for each in rehearsals) and not is_fixed and not pool.has_own_gpus:
+    pool.size = fitting(pool.size, is_fixed, rehearsals, need, pool.shared.workers)
+    if any(each.device != "cpu" for each in rehearsals) and not is_fixed and not pool.shared.on_gpus:
         pool.size = 1  # as long as nobody says that several fit on the GPU
     return Driver(plan, folder, pool, watcher, prepared, metric, epochs)
 
