@@ -14,6 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from heliostat.errors import Problem, RunError, TrainError
+from heliostat.tune.records import Exploit
+from heliostat.tune.told import told
 from heliostat.tune.watcher import SweepWatcher, View
 
 if TYPE_CHECKING:
@@ -39,20 +41,24 @@ class LiveTable(SweepWatcher):
         """Print the id, by which the sweep can be continued."""
         self.live.console.print(f"sweep     {sweep_id}", soft_wrap=True, highlight=False)
 
+    def exploited(self, exploit: Exploit) -> None:
+        """Print who goes on from whom, with which settings."""
+        self.live.console.print(f"exploit   {told(exploit)}", soft_wrap=True, highlight=False)
+
     def update(self, view: View) -> None:
         """Draw the table anew."""
-        self.live.update(Group(trial_table(_shown(view.trials), view.metric), Text(_sum(view))))
+        self.live.update(Group(trial_table(_shown(view.trials), view.metric, is_error=view.is_error), Text(_sum(view))))
 
 
-def trial_table(trials: Sequence[Trial], metric: str) -> Table:
-    """Trials with their settings and scores, one a line."""
+def trial_table(trials: Sequence[Trial], metric: str, *, is_error: bool = False) -> Table:
+    """Trials with their settings and scores, one a line; `is_error` says that less of the metric is better."""
     keys = list(dict.fromkeys(key for trial in trials for key in trial.values))
     table = Table(box=None, pad_edge=False)
     for heading in ("trial", "state", shown_metric(metric), "epochs", *keys):
         table.add_column(heading, justify="right" if heading in ("trial", metric, "epochs") else "left", no_wrap=True)
     for trial in trials:
         best, last = trial.best, trial.curve[-1] if trial.curve else None
-        score = spell_score(best.score, metric) if best else ""
+        score = spell_score(best.score, is_error=is_error) if best else ""
         state = trial.state + (" (as it was)" if trial.is_default else "")
         cells = [str(trial.number), state, score, f"{last.epochs:.3g}" if last else ""]
         table.add_row(*cells, *(spell(trial.values.get(key, "")) for key in keys))
@@ -69,9 +75,9 @@ def shown_metric(metric: str) -> str:
     return f"valid/{metric}"
 
 
-def spell_score(score: float, metric: str) -> str:
+def spell_score(score: float, *, is_error: bool) -> str:
     """A score as the head gives it: of an error the sign is turned back."""
-    return f"{-score if metric == 'loss' or metric.endswith('_error') else score:.4f}"
+    return f"{-score if is_error else score:.4f}"
 
 
 def tell_sweep(
@@ -144,7 +150,7 @@ def _time(seconds: float) -> str:
 
 def _tell(sweep: Sweep, path: Path) -> None:
     ranked = sorted(sweep.trials, key=lambda trial: -trial.best.score if trial.best else float("inf"))
-    console.print(trial_table(ranked[:_SHOWN], sweep.metric))
+    console.print(trial_table(ranked[:_SHOWN], sweep.metric, is_error=sweep.is_error))
     counts = {state: sum(trial.state == state for trial in sweep.trials) for state in ("finished", "stopped", "failed")}
     told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     console.print(f"trials    {len(sweep.trials)}: {told}", highlight=False)

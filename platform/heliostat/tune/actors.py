@@ -16,6 +16,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from heliostat.errors import TrainError
+from heliostat.home import home
 from heliostat.tune.preflight import Machines
 
 _PATIENCE_S = 60.0
@@ -106,8 +107,8 @@ class Actors:
             remove_placement_group(group)
             free = ray.available_resources().get("CPU", 0.0)
             raise TrainError(
-                f"Ray has found no room for {number} x {self.threads} CPUs in {_PATIENCE_S:g} s ({free:g} are free now): "
-                "somebody else has taken it. Try again later, or with fewer tune.concurrent."
+                f"Ray has found no room for {number} x {self.threads} CPUs in {_PATIENCE_S:g} s: {free:g} are free, "
+                "the others are somebody else's. Try again later, or with fewer tune.concurrent."
             )
         hired = [self._hire(group, place) for place in range(number)]
         self._hired += hired
@@ -142,6 +143,7 @@ class Actors:
         actor = ray.remote(Desk).options(
             num_cpus=self.threads,
             num_gpus=1 if self.has_gpus else 0,
+            runtime_env={"env_vars": {"HELIOSTAT_HOME": str(home())}},  # where data that a trial prepares lie for all
             max_concurrency=4,  # one of them waits in `hear`
             scheduling_strategy=strategy,
         ).remote()  # fmt: skip

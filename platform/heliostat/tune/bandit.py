@@ -47,7 +47,8 @@ class _Model(NamedTuple):
         """Between points [n, 1 + d], whose first column is the turn."""
         apart = ((left[:, None, 1:] - right[None, :, 1:]) ** 2).sum(-1)
         age = np.abs(left[:, None, 0] - right[None, :, 0])
-        found: Floats = np.exp(-apart / (2 * self.length**2)) * (1 - self.forgetting) ** (age / 2)
+        near: Any = np.exp(-apart / (2 * self.length**2)) * (1 - self.forgetting) ** (age / 2)
+        found: Floats = near
         return found
 
     def factor(self, points: Floats) -> Floats:
@@ -70,7 +71,7 @@ def proposed(
     others: Sequence[Mapping[str, Any]],
     seed: int,
 ) -> dict[str, Any]:
-    """The numbers with which a member that begins `turn` at the score `start` promises most; none where little is known.
+    """The numbers that promise most to a member that begins `turn` at the score `start`; none where little is known.
 
     `others` are the settings that members have just been given for the same turn.
     """
@@ -85,9 +86,7 @@ def proposed(
         begun = (np.asarray(scores) - low) / span
         return np.column_stack([np.asarray(turns, dtype=np.float64), begun, numbers])
 
-    known = points(
-        [each.turn for each in rows], list(starts), np.array([_unit(ranges, each.values) for each in rows])
-    )
+    known = points([each.turn for each in rows], list(starts), np.array([_unit(ranges, each.values) for each in rows]))
     model = max(
         (_Model(*each) for each in product(_LENGTHS, _FORGETTING, _NOISE)),
         key=lambda model: model.likelihood(known, gains),

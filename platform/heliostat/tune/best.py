@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from heliostat.data.fingerprint import write_whole
 from heliostat.run import place, render
@@ -19,9 +19,7 @@ def write_best(sweep: Sweep) -> Path:
     """Write `best.yaml`, the best run with a comment at each searched setting, and `trials.json`, the table."""
     written = sweep.plan.written
     ended = sum(trial.has_ended for trial in sweep.trials)
-    notes = [
-        (place({}, {key: value}), f"searched: {written.get(key)}") for key, value in sweep.best.values.items()
-    ]
+    notes = [(place({}, {key: value}), f"searched: {written.get(key)}") for key, value in sweep.best.values.items()]
     best = sweep.best.best
     assert best  # or it would not be the best
     head = (

@@ -135,7 +135,9 @@ class Driver:
         prepared = self._prepared(self.plan.space.run(best.values))
         trials = tuple(self.trials.values())
         is_error = self.plan.is_error(self.metric)
-        return Sweep(self.folder.id, self.folder.folder, self.plan, self.metric, trials, best, found, prepared, is_error)
+        return Sweep(
+            self.folder.id, self.folder.folder, self.plan, self.metric, trials, best, found, prepared, is_error
+        )
 
     def _prepared(self, run: Run) -> Path:
         """The data of a trial, which an earlier driver may have seen to its end."""

@@ -32,12 +32,12 @@ def joined(
     if rank == 0:
         listener = socket.create_server((host, 0))
         port, descriptor = listener.getsockname()[1], listener.detach()
-        store = dist.TCPStore(
+        store = dist.TCPStore(  # type: ignore[attr-defined]
             host, port, size, is_master=True, timeout=timeout, wait_for_workers=False, master_listen_fd=descriptor
         )
         say({"is": "meeting", "host": host, "port": port})
     else:
-        store = dist.TCPStore(order["host"], order["port"], size, is_master=False, timeout=timeout)
+        store = dist.TCPStore(order["host"], order["port"], size, is_master=False, timeout=timeout)  # type: ignore
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     try:

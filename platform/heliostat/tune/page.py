@@ -16,8 +16,7 @@ from heliostat.tune.records import Trial
 
 def write_page(sweep: Sweep) -> Path:
     """Write `sweep.html` into the sweep's folder."""
-    is_error = sweep.metric == "loss" or sweep.metric.endswith("_error")
-    sign, metric = (-1.0 if is_error else 1.0), metric_name(sweep.metric)
+    sign, metric = (-1.0 if sweep.is_error else 1.0), metric_name(sweep.metric)
     dimensions, trials = sweep.plan.space.dimensions, sweep.trials
     found = importance(sweep.plan.space, trials)
     page = render(

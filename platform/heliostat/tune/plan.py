@@ -15,12 +15,8 @@ from heliostat.registry import find
 from heliostat.run import Run, TuneSettings, check, pinned, place
 from heliostat.run.domains import dimension
 from heliostat.train.progress import Timetable
-    dimensions = [dimension(key, each) for key, each in written.items()]
-    if settings.space is None:  # what a head declares knows nothing of the run, from which the search begins
-        dimensions = [each.widened(value_at(run, each.key)) for each in dimensions]
-    space = Space.of(base, dimensions)
-    if settings.is_population:
-        space = _midway(space, is_declared=settings.space is None)
+from heliostat.tune.preflight import midway_problems
+from heliostat.tune.space import MOST_POINTS, Space, Values, value_at
 
 _TRIALS = 32
 _MEMBERS = 8
@@ -77,18 +73,12 @@ def planned(values: Mapping[str, Any]) -> Plan:
     declared = find(run.head.type, TaskHead).searched  # type: ignore[type-abstract]
     written = settings.space if settings.space is not None else dict(declared)
     base = place(_without_tune(values), _as_a_trial(run, settings))
-<<<<<<< HEAD
-    if settings.is_population and settings.space is None:  # of what a head declares, what a population can use
-        written = {key: each for key, each in written.items() if not why_not_midway(key)}
-    space = Space.of(base, [dimension(key, each) for key, each in written.items()])
-    if settings.is_population:
-        check_midway(space)
-=======
     dimensions = [dimension(key, each) for key, each in written.items()]
     if settings.space is None:  # what a head declares knows nothing of the run, from which the search begins
         dimensions = [each.widened(value_at(run, each.key)) for each in dimensions]
     space = Space.of(base, dimensions)
->>>>>>> spaces
+    if settings.is_population:
+        space = _midway(space, is_declared=settings.space is None)
     if settings.search == "grid":
         space.points()  # raises for endless ones
         if (size := space.size()) is None or size > MOST_POINTS:

@@ -1,4 +1,4 @@
-"""Population-based training (Jaderberg et al. 2017): who leaves its weights for whose, and with which settings it goes on.
+"""Population-based training (Jaderberg et al. 2017): who leaves its weights for whose, and how it goes on.
 
 A population trains in turns. After each, when all members stand at the same update, those at the bottom take over the
 weights, the optimiser and the position of one at the top, and its settings, changed a little (pbt) or as a model of
@@ -91,12 +91,6 @@ def schedule(trials: Mapping[int, Trial], number: int, until: float = math.inf) 
     return [*schedule(trials, before[-1].donor, before[-1].step), Leg(before[-1].step, number, before[-1].after)]
 
 
-def told(exploit: Exploit) -> str:
-    """An exploit in a sentence; the scores are left out, as their sign depends on the metric."""
-    changed = ", ".join(f"{key} {_short(old)} → {_short(new)}" for key, (old, new) in exploit.changed.items())
-    return f"trial {exploit.member} goes on from trial {exploit.donor} at step {exploit.step}: {changed or 'as it was'}"
-
-
 def why_none(trials: Sequence[Trial], turns: int) -> str:
     """Why a population ended without an exploit."""
     if turns == 0:
@@ -140,7 +134,3 @@ def _nudged(each: Dimension, value: Any, dice: random.Random) -> Any:
         moved = value + math.copysign(steps * domain.step, moved - value)
     moved = min(max(moved, domain.low), domain.high)
     return int(moved) if domain.is_whole else round(moved, 12) if domain.step is not None else moved
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -52,7 +52,9 @@ class Study:
     def propose(self) -> Values | None:
         """The next point; None when there is none that is new."""
         if self._grid is not None:
-            return next((point for point in self._grid if _text(point) not in self._seen and is_run(self._space, point)), None)
+            return next(
+                (point for point in self._grid if _text(point) not in self._seen and is_run(self._space, point)), None
+            )
         import optuna
 
         for _ in range(_DRAWS):

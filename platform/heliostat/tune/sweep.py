@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from heliostat.data.prepared import Prepared
-
 from heliostat.errors import Stopped, TrainError
 from heliostat.ray_session import ray_session
 from heliostat.train import run_folder
 from heliostat.train.crew import share_of_cores
 from heliostat.train.signals import stop_signals
 from heliostat.tune.driver import Driver, Sweep
-from heliostat.tune.plan import Plan, planned, with_validations
 from heliostat.tune.forked import Forks
+from heliostat.tune.plan import Plan, planned, with_validations
 from heliostat.tune.pool import Pool, Source
 from heliostat.tune.preflight import (
     Largest,
@@ -32,6 +31,7 @@ from heliostat.tune.preflight import (
 )
 from heliostat.tune.records import SweepFolder
 from heliostat.tune.space import is_run, value_at
+from heliostat.tune.trials import Rehearsal
 from heliostat.tune.watcher import SweepWatcher
 
 

@@ -60,7 +60,7 @@ _MIDWAY = {
 
 
 def why_not_midway(key: str) -> str:
-    """The reason why a dotted key cannot change in the middle of a training; empty where nothing here speaks against it.
+    """The reason why a dotted key cannot change in the middle of a training; empty where none is known.
 
     Whether it leaves the data and the shapes of the weights alone is found out when runs are built.
     """
