@@ -1,4 +1,4 @@
-"""Real trials of two workers, and real populations: who is stopped, what is handed over, what a killed driver leaves."""
+"""Real trials of two workers, and real populations: who is stopped, what is handed over, what a kill leaves."""
 
 from __future__ import annotations
 

@@ -188,9 +188,7 @@ def test_a_cluster_is_counted_by_machines_and_by_what_is_free() -> None:
         places(TuneSettings(), 3, 4, cluster)
     busy = cluster._replace(free=3)
     assert places(TuneSettings(), 2, None, busy) == Places(1, 2, 1)
-    with pytest.raises(
-        TrainError, match="1 trial of 4 workers of 1 thread cannot begin: of 10 cores .* 3 are free now"
-    ):
+    with pytest.raises(TrainError, match=r"1 trial of 4 workers of 1 thread cannot begin: .* 3 are free now"):
         places(TuneSettings(), 4, None, busy)
     with pytest.raises(TrainError, match="3 trials of 2 workers"):
         places(TuneSettings(concurrent=3), 2, None, busy)

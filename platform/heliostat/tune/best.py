@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from heliostat.data.fingerprint import write_whole
 from heliostat.run import place, render
 from heliostat.tune.driver import Sweep
+from heliostat.tune.population import schedule
 
 if TYPE_CHECKING:
     from heliostat.models import ModelVersion
@@ -26,7 +27,7 @@ def write_best(sweep: Sweep) -> Path:
         f"# The best of {ended} trials of the sweep {sweep.id}: trial {sweep.best.number}, "
         f"{name_of(sweep.metric)} {abs(best.score):.6g} after step {best.step}.\n"
     )
-    text = head + render(sweep.plan.best(dict(sweep.best.values)), notes)
+    text = head + _schedule(sweep) + render(sweep.plan.best(dict(sweep.best.values)), notes)
     path = sweep.folder / "best.yaml"
     write_whole(path, text.encode())
     table = {
@@ -37,6 +38,17 @@ def write_best(sweep: Sweep) -> Path:
     }
     write_whole(sweep.folder / "trials.json", json.dumps(table, indent=1, ensure_ascii=False).encode())
     return path
+
+
+def _schedule(sweep: Sweep) -> str:
+    """With which settings the best weights of a population were trained, as comments."""
+    if not sweep.plan.settings.is_population:
+        return ""
+    lines = ["A population: its weights were trained with these settings in turn, of which the last stand below."]
+    for leg in schedule({trial.number: trial for trial in sweep.trials}, sweep.best.number):
+        values = ", ".join(f"{key}={value}" for key, value in leg.values.items())
+        lines.append(f"  from step {leg.step} (trial {leg.member}): {values}")
+    return "".join(f"# {line}\n" for line in lines)
 
 
 def stored(sweep: Sweep) -> ModelVersion:
