@@ -54,10 +54,9 @@ class Witness(SweepWatcher):
 
     def exploited(self, exploit: Exploit) -> None:
         donor, member = (self.trials / f"{self.id}-{number:04}" for number in (exploit.donor, exploit.member))
-        manifests = [
-            checkpoint.verify(checkpoint.step_folder(each / "checkpoints", exploit.step)) for each in (donor, member)
-        ]
-        self.exploits.append((exploit, *manifests))
+        paths = (checkpoint.step_folder(each / "checkpoints", exploit.step) for each in (donor, member))
+        theirs, ours = map(checkpoint.verify, paths)
+        self.exploits.append((exploit, theirs, ours))
         shutil.copytree(member, self.keep / f"{exploit.member}-{exploit.step}")
 
 
@@ -142,7 +141,8 @@ class Killer(SweepWatcher):
     killed = 0
 
     def update(self, view: View) -> None:
-        if not self.killed and any(len(trial.curve) > 1 for trial in view.trials if not trial.has_ended):
+        under_way = [trial for trial in view.trials if not trial.has_ended]
+        if not self.killed and under_way and all(len(trial.curve) > 1 for trial in under_way):
             (nursery,) = psutil.Process().children()
             worker = nursery.children()[-1]
             worker.kill()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -47,14 +47,12 @@ class _Model(NamedTuple):
         """Between points [n, 1 + d], whose first column is the turn."""
         apart = ((left[:, None, 1:] - right[None, :, 1:]) ** 2).sum(-1)
         age = np.abs(left[:, None, 0] - right[None, :, 0])
-        near: Any = np.exp(-apart / (2 * self.length**2)) * (1 - self.forgetting) ** (age / 2)
-        found: Floats = near
-        return found
+        return cast(Floats, np.exp(-apart / (2 * self.length**2)) * (1 - self.forgetting) ** (age / 2))
 
     def factor(self, points: Floats) -> Floats:
         """The Cholesky factor of the covariance of noisy points."""
-        found: Floats = np.linalg.cholesky(self.covariance(points, points) + self.noise * np.eye(len(points)))
-        return found
+        noisy = self.covariance(points, points) + self.noise * np.eye(len(points))
+        return cast(Floats, np.linalg.cholesky(noisy))
 
     def likelihood(self, points: Floats, gains: Floats) -> float:
         """The logarithm of the marginal likelihood, but for a constant."""

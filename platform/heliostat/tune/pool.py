@@ -111,7 +111,7 @@ class Pool(Trials):
 
     def begin(self, order: Order) -> None:
         """Hand a trial to the first worker of a place that is free; it says where the others meet it."""
-        crew = next((crew for crew in self._crews if crew.number is None), None) or self._hire()
+        crew = self._idle() or self._hire()
         crew.number, crew.ended, crew.working = order.number, None, self.shared.workers
         prepared = None if order.prepared is None else str(order.prepared)
         message = {"do": "train", "run": order.run.dump(), "folder": str(order.folder), "prepared": prepared}
@@ -142,6 +142,15 @@ class Pool(Trials):
 
     def _everybody(self) -> list[Process]:
         return [member for crew in self._crews for member in crew.members]
+
+    def _idle(self) -> _Crew | None:
+        """A place without a trial whose processes all live; where one has died meanwhile, the others are ended, too."""
+        for crew in [crew for crew in self._crews if crew.number is None]:
+            if not self._is_anybody_gone(crew, 0.0):
+                return crew
+            self._crews.remove(crew)
+            self.source.dismiss(crew.members)
+        return None
 
     def _hire(self) -> _Crew:
         crew = _Crew(self.source.hire(self.shared.workers))
@@ -182,7 +191,7 @@ class Pool(Trials):
         crew.number = None
         if message and len(crew.members) == 1:
             return Failed(number, message["error"], message["trace"])
-        if message and not self._is_anybody_gone(crew):
+        if message and not self._is_anybody_gone(crew, self.source.told_late_s):
             failed = Failed(number, message["error"], message["trace"])
         else:
             failed = Failed(number, "its process is gone: killed, or out of memory", "", is_lost=True)
@@ -190,9 +199,9 @@ class Pool(Trials):
         self.source.dismiss(crew.members)
         return failed
 
-    def _is_anybody_gone(self, crew: _Crew) -> bool:
-        """Whether an error may be that of a worker which waited for another that is gone."""
-        deadline = time.monotonic() + self.source.told_late_s
+    def _is_anybody_gone(self, crew: _Crew, within_s: float) -> bool:
+        """Whether a process has died; an error may be that of a worker which waited for it."""
+        deadline = time.monotonic() + within_s
         while True:
             for member in self.source.wait(crew.members, 0.0):
                 if member.receive() is None:
