@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from heliostat.tune import plots
 from heliostat.tune.driver import Sweep
 from heliostat.tune.importance import importance
 from heliostat.tune.records import Trial
+from heliostat.tune.told import changes
 
 
 def write_page(sweep: Sweep) -> Path:
@@ -32,6 +35,7 @@ def write_page(sweep: Sweep) -> Path:
         gain=_gain(sweep, sign),
         rows=[_row(trial, sign) for trial in _ranked(trials)],
         keys=[each.key for each in dimensions],
+        exploits=_exploits(trials, sign),
         parallel=plots.parallel(dimensions, trials, sweep.best, metric, sign),
         learning=plots.learning(trials, sweep.best, metric, sign),
         importance=found,
@@ -60,6 +64,15 @@ def _row(trial: Trial, sign: float) -> Mapping[str, Any]:
         "reason": trial.reason,
         "values": {key: _spelled(value) for key, value in trial.values.items()},
     }
+
+
+def _exploits(trials: Sequence[Trial], sign: float) -> list[Mapping[str, Any]]:
+    """Who of a population went on from whom, in the order of their steps."""
+    found = sorted(chain(*(trial.exploits for trial in trials)), key=lambda each: (each.step, each.member))
+    return [
+        {**asdict(each), "score": sign * each.score, "donor_score": sign * each.donor_score, "changed": changes(each)}
+        for each in found
+    ]
 
 
 def _gain(sweep: Sweep, sign: float) -> float | None:

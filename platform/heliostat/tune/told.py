@@ -9,8 +9,13 @@ from heliostat.tune.records import Exploit
 
 def told(exploit: Exploit) -> str:
     """An exploit in a sentence; the scores are left out, as their sign depends on the metric."""
-    changed = ", ".join(f"{key} {_short(old)} → {_short(new)}" for key, (old, new) in exploit.changed.items())
-    return f"trial {exploit.member} goes on from trial {exploit.donor} at step {exploit.step}: {changed or 'as it was'}"
+    return f"trial {exploit.member} goes on from trial {exploit.donor} at step {exploit.step}: {changes(exploit)}"
+
+
+def changes(exploit: Exploit) -> str:
+    """The member's settings before and after, where they differ."""
+    changed = [f"{key} {_short(old)} → {_short(new)}" for key, (old, new) in exploit.changed.items()]
+    return ", ".join(changed) or "no setting changed"
 
 
 def _short(value: Any) -> str:
