@@ -26,7 +26,7 @@ from heliostat.train.policy import Continue, Judged, Stop
 from heliostat.train.validate import score_names
 from heliostat.train.worker import LocalWorker, TorchWorker, memory_mb, set_threads
 from heliostat.tune.gang import joined
-from heliostat.tune.weigh import weigh
+from heliostat.tune.weigh import weigh, weight_of
 
 _PATIENCE_S = 60.0
 """How long a trial waits for a process that trained it for a driver which is gone, and that has not ended yet."""
@@ -181,7 +181,7 @@ def _rehearse(order: Mapping[str, Any], line: Line) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         trainee = Trainee.build(run, prepared, LocalWorker(), Path(folder))
         timetable = Timetable.of(run.train, trainee.plan)
-        weight = weigh(trainee.model)
+        weight = weight_of(trainee.model)
         scores = score_names(trainee)
         trainee.close("finished")
     return {
@@ -200,10 +200,7 @@ def _rehearse(order: Mapping[str, Any], line: Line) -> dict[str, Any]:
 
 def _weigh(order: Mapping[str, Any], line: Line) -> dict[str, Any]:
     """Build the model of another run over the same data, as far as it can be built there."""
-    from heliostat.model import build_model
-
-    parts = _opened(order["prepared"]).parts(check(order["run"]))
-    return {"is": "weighed", **weigh(build_model(parts.encoder, parts.head))._asdict()}
+    return {"is": "weighed", **weigh(_opened(order["prepared"]).parts(check(order["run"])))._asdict()}
 
 
 @lru_cache(maxsize=4)
