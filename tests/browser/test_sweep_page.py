@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from heliostat.tune.driver import Sweep
 from heliostat.tune.objectives import chosen
 from heliostat.tune.page import write_page
 from heliostat.tune.plan import planned
-from heliostat.tune.records import Point, Trial
+from heliostat.tune.records import Aim, Point, Trial
 from heliostat.tune.study import Study
 
 ARTIFACTS = Path(os.environ.get("HELIOSTAT_ARTIFACTS", "artifacts"))
@@ -39,14 +40,15 @@ def sweep_of(folder: Path, space: dict[str, Any], metrics: tuple[str, ...]) -> S
         good = 0.7 - 0.1 * abs(math.log10(point["train.lr"]) + 3)
         curve = tuple(Point(part / 3, part / 9, part, good * (1 - math.exp(-part / 3))) for part in range(1, end + 1))
         scores = {"valid/macro_f1": curve[-1].score}
-        state, reason = ("finished", "") if end == 9 else ("stopped", "asha: others did better after 0.667 epochs")
-        trials.append(
-            Trial(number, point, state, number == 0, curve, scores, end, 3.0, reason, {"size_mb": 2.0 + number})
-        )  # type: ignore[arg-type]
+        trial = Trial(number, point, "finished", number == 0, curve, scores, end, 3.0, costs={"size_mb": 2.0 + number})
+        if end < 9:
+            trial = replace(trial, state="stopped", reason="asha: others did better after 0.667 epochs")
+        trials.append(trial)
     trials.append(Trial(20, points[0], "failed", reason="TrainError: " + "the gradient is not finite at step 3 " * 5))
-    best = chosen(trials, metrics)
+    aims = tuple(Aim(name, name == "size_mb") for name in metrics)
+    best = chosen(trials, aims)
     assert best
-    return Sweep("sentiment-1", folder, plan, metrics[0], tuple(trials), best, folder, folder, metrics=metrics)
+    return Sweep("sentiment-1", folder, plan, metrics[0], tuple(trials), best, folder, folder, aims=aims)
 
 
 @pytest.mark.parametrize("width", [420, 1180])

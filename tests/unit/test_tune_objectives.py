@@ -8,16 +8,18 @@ import pytest
 from pydantic import ValidationError
 
 from heliostat.errors import RunError
+from heliostat.heads.classification import Classification
 from heliostat.run import TuneSettings, check
 from heliostat.run.domains import dimension
 from heliostat.train.policy import Continue
-from heliostat.tune.objectives import check_objectives, chosen, front, kept
+from heliostat.tune.objectives import aims_of, check_objectives, chosen, front, kept
 from heliostat.tune.plan import planned
-from heliostat.tune.records import Point, State, Trial
+from heliostat.tune.records import Aim, Point, State, Trial
 from heliostat.tune.space import Space
 from heliostat.tune.study import Study
 
-NAMES = ("macro_f1", "latency_ms")
+AIMS = (Aim("macro_f1"), Aim("latency_ms", is_error=True))
+ONE = AIMS[:1]
 RUN: dict[str, Any] = {
     "name": "toy",
     "data": {"adapter": "core.columns", "source": "rows.csv"},
@@ -44,7 +46,7 @@ def test_several_metrics_stop_no_trial_early() -> None:
     assert TuneSettings.model_validate({"metric": ["macro_f1", "size_mb"]}).scheduler == "fifo"
     assert TuneSettings.model_validate({"metric": ["macro_f1"]}).scheduler == "asha"
     assert TuneSettings.model_validate({"metric": "macro_f1"}).metrics == ("macro_f1",)
-    assert "scheduler: asha stops trials by one score" in refusal(metric=["macro_f1", "size_mb"], scheduler="asha")
+    assert "scheduler: asha compares by one score" in refusal(metric=["macro_f1", "size_mb"], scheduler="asha")
 
 
 @pytest.mark.parametrize(
@@ -72,17 +74,24 @@ def test_the_front_holds_whom_no_other_beats_and_the_knee_is_near_the_best_of_ea
     beaten, unknown = trial(3, 0.8, 3.0), trial(4, 0.99, None)
     like_middle, failed = trial(5, 0.85, 2.0), trial(6, 0.99, 0.1, "failed")
     trials = [slow, fast, middle, beaten, unknown, like_middle, failed]
-    assert front(trials, NAMES) == [slow, middle, fast]
-    assert chosen(trials, NAMES) == middle
-    assert chosen([beaten, slow], ("macro_f1",)) == slow
-    assert chosen([failed], NAMES) is None
-    assert kept(trials, NAMES) == {0, 1, 2}
-    assert kept([slow, trial(7, 0.95, None)], ("macro_f1",)) == {0, 7}, "the run as it stood is set beside the best"
+    assert front(trials, AIMS) == [slow, middle, fast]
+    assert chosen(trials, AIMS) == middle
+    assert chosen([beaten, slow], ONE) == slow
+    assert chosen([failed], AIMS) is None
+    assert kept(trials, AIMS) == {0, 1, 2}
+    assert kept([slow, trial(7, 0.95, None)], ONE) == {0, 7}, "the run as it stood is set beside the best"
+
+
+def test_a_loss_and_a_cost_are_better_when_they_are_less() -> None:
+    settings = TuneSettings.model_validate({"metric": ["loss", "size_mb", "accuracy"]})
+    aims = aims_of("loss", settings, Classification().is_error)
+    assert [aim.is_error for aim in aims] == [True, True, False]
+    assert "refit trains with one choice" in refusal(scheduler="pbt", refit=True)
 
 
 def test_tpe_over_two_objectives_proposes_and_stops_nobody() -> None:
     space = Space.of(RUN, [dimension("train.lr", "log(1e-5,1e-1)"), dimension("head.dropout", "choice(0.0,0.1)")])
-    study = Study(space, TuneSettings.model_validate({"metric": list(NAMES)}), epochs=3.0)
+    study = Study(space, TuneSettings.model_validate({"metric": ["macro_f1", "latency_ms"]}), epochs=3.0, aims=AIMS)
     for number in range(14):
         values = study.propose()
         assert values is not None

@@ -14,7 +14,7 @@ from heliostat.cli import trials as told
 from heliostat.tune.driver import Sweep
 from heliostat.tune.page import write_page
 from heliostat.tune.plan import planned
-from heliostat.tune.records import Point, Trial
+from heliostat.tune.records import Aim, Point, Trial
 from heliostat.tune.watcher import View
 
 LONG = {"train.lr": 1e-3, "train.optimizer": {"type": "muon"}, "head.dropout": 0.1, "encoder.dropout": 0.2}
@@ -41,10 +41,10 @@ def test_names_are_as_short_as_tells_them_apart() -> None:
 
 def test_a_narrow_table_names_what_it_leaves_out_and_cuts_nothing() -> None:
     rows = [ended(0, 0.5, is_default=True), ended(1, 0.75)]
-    wide = printed(told.trial_table(rows, ["macro_f1"], width=140, best=rows[1]), 140)
+    wide = printed(told.trial_table(rows, [Aim("macro_f1")], width=140, best=rows[1]), 140)
     assert '{"type": "muon"}' in wide
     assert "encoder.dropout" in wide.splitlines()[0]
-    narrow = printed(told.trial_table(rows, ["macro_f1"], width=60, best=rows[1]), 60)
+    narrow = printed(told.trial_table(rows, [Aim("macro_f1")], width=60, best=rows[1]), 60)
     assert "0.7500" in narrow
     assert "…" not in narrow
     assert "* the run as it stood; not shown:" in narrow
@@ -79,7 +79,8 @@ def sweep_of(folder: Path, space: dict[str, Any], metrics: tuple[str, ...]) -> S
     costs = {"parameters": 1e6}
     trials = [ended(number, 0.5 + number / 50, values=each, costs=costs) for number, each in enumerate(values)]
     trials.append(Trial(8, {"train.lr": 1e-3}, "failed", reason="<b>ValueError</b>"))
-    return Sweep("toy-1", folder, plan, metrics[0], tuple(trials), trials[7], folder, folder, metrics)
+    aims = tuple(Aim(name, name == "parameters") for name in metrics)
+    return Sweep("toy-1", folder, plan, metrics[0], tuple(trials), trials[7], folder, folder, aims=aims)
 
 
 @pytest.mark.parametrize("metrics", [("macro_f1",), ("macro_f1", "parameters")])

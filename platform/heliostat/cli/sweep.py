@@ -11,8 +11,8 @@ from heliostat.cli.trials import (
     console,
     counted,
     ranked,
-    reached,
     shown_metric,
+    so_far,
     spell_score,
     told,
     trial_table,
@@ -89,28 +89,28 @@ def _say(what: str, value: object) -> None:
 
 
 def _tell(sweep: Sweep, default: Any) -> None:
-    metrics, best = sweep.metrics or (sweep.metric,), sweep.best
-    console.print(trial_table(ranked(sweep.trials)[:_SHOWN], metrics, best=best))
+    aims, best = sweep.aims, sweep.best
+    console.print(trial_table(ranked(sweep.trials)[:_SHOWN], aims, best=best))
     _say("trials", f"{len(sweep.trials)}: {counted(sweep.trials)}")
     for reason, count in Counter(trial.reason for trial in sweep.trials if trial.state == "failed").most_common(3):
         _say("failed", f"{count}: {reason}")
-    if len(metrics) > 1:
-        _tell_front(sweep, metrics)
-    words = ", ".join(f"{shown_metric(name)} {spell_score(value, name)}" for name, value in reached(best, metrics))
+    if len(aims) > 1:
+        _tell_front(sweep)
+    words = ", ".join(f"{shown_metric(name)} {spell_score(value, name)}" for name, value in so_far(best, aims))
     _say("best", f"trial {best.number}: {words}")
     if default and default.best and best.best and default.number != best.number:
-        (_, score), *_ = reached(default, metrics)
+        (_, score), *_ = so_far(default, aims)
         gap = best.best.score - default.best.score
         luck = f"chosen among {len(sweep.trials)} on these rows, so partly luck"
         words = f"{spell_score(score, sweep.metric)}, {abs(gap):.4f} {'worse' if gap > 0 else 'better'} ({luck})"
         _say("as it was", f"trial {default.number}: {shown_metric(sweep.metric)} {words}")
 
 
-def _tell_front(sweep: Sweep, metrics: Sequence[str]) -> None:
+def _tell_front(sweep: Sweep) -> None:
     from heliostat.tune.objectives import front
 
-    found = front(sweep.trials, metrics)
-    table = trial_table(found, metrics, best=sweep.best)
+    found = front(sweep.trials, sweep.aims)
+    table = trial_table(found, sweep.aims, best=sweep.best)
     table.title, table.title_justify, table.title_style = "trials that no other beats in everything", "left", "italic"
     console.print(table)
     if len(found) > 1:

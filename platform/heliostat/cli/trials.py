@@ -15,10 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from heliostat.run import MEASURED
+from heliostat.tune.told import told as told_of
 from heliostat.tune.watcher import SweepWatcher, View
 
 if TYPE_CHECKING:
-    from heliostat.tune.records import Trial
+    from heliostat.tune.records import Aim, Exploit, Trial
 
 console = Console()
 _SHOWN = 8
@@ -40,10 +41,15 @@ class LiveTable(SweepWatcher):
         """Print the id, by which the sweep can be continued."""
         self.live.console.print(f"sweep     {sweep_id}", soft_wrap=True, highlight=False)
 
+    def exploited(self, exploit: Exploit) -> None:
+        """Print who goes on from whom, with which settings."""
+        self.live.console.print(f"exploit   {told_of(exploit)}", soft_wrap=True, highlight=False, markup=False)
+
     def update(self, view: View) -> None:
         """Draw the table anew."""
-        metrics, best = view.metrics or (view.metric,), leader_of(view.trials)
-        table = trial_table(shown(view.trials), metrics, width=self.live.console.width, best=best)
+        table = trial_table(
+            shown(view.trials), aims_of(view), width=self.live.console.width, best=leader_of(view.trials)
+        )
         self.live.update(Group(table, Text(_sum(view))))
 
 
@@ -57,12 +63,16 @@ class Lines(SweepWatcher):
         """Print the id, by which the sweep can be continued."""
         console.print(f"sweep     {sweep_id}", soft_wrap=True, highlight=False)
 
+    def exploited(self, exploit: Exploit) -> None:
+        """Print who goes on from whom, with which settings."""
+        console.print(f"exploit   {told_of(exploit)}", soft_wrap=True, highlight=False, markup=False)
+
     def update(self, view: View) -> None:
         """Print the trials that have ended since."""
         for trial in view.trials:
             if trial.has_ended and trial.number not in self.told:
                 self.told.add(trial.number)
-                line = _line(trial, view.metrics or (view.metric,), len(self.told), view.total)
+                line = _line(trial, aims_of(view), len(self.told), view.total)
                 console.print(Text(line), soft_wrap=True, highlight=False)
 
 
@@ -77,13 +87,13 @@ def told() -> Iterator[SweepWatcher]:
 
 
 def trial_table(
-    trials: Sequence[Trial], metrics: Sequence[str], *, width: int | None = None, best: Trial | None = None
+    trials: Sequence[Trial], aims: Sequence[Aim], *, width: int | None = None, best: Trial | None = None
 ) -> Table:
     """Trials with what they are compared by and their settings, one a line; settings that find no room are named."""
     keys = list(dict.fromkeys(key for trial in trials for key in trial.values))
     names = short_names(keys)
-    before = ["trial", "state", *map(shown_metric, metrics), "epochs"]
-    rows = [[*_facts(trial, metrics), *(spell(trial.values.get(key, "")) for key in keys)] for trial in trials]
+    before = ["trial", "state", *(shown_metric(aim.name) for aim in aims), "epochs"]
+    rows = [[*_facts(trial, aims), *(spell(trial.values.get(key, "")) for key in keys)] for trial in trials]
     headings = [*before, *(names[key] for key in keys)]
     count = _fitting(headings, rows, len(before), width or console.width)
     table = Table(box=None, pad_edge=False, caption_justify="left", caption_style="dim")
@@ -120,20 +130,27 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def _facts(trial: Trial, metrics: Sequence[str]) -> list[str]:
+def _facts(trial: Trial, aims: Sequence[Aim]) -> list[str]:
     last = trial.curve[-1] if trial.curve else None
-    scores = [spell_score(value, name) for name, value in reached(trial, metrics)]
+    scores = [spell_score(value, name) for name, value in so_far(trial, aims)]
     mark = "*" if trial.is_default else " "
     return [f"{trial.number}{mark}", trial.state, *scores, f"{last.epochs:.3g}" if last else ""]
 
 
-def reached(trial: Trial, metrics: Sequence[str]) -> list[tuple[str, float | None]]:
-    """What the trial has reached so far in all that it is compared by."""
-    from heliostat.tune.objectives import sign_of, value_of
+def aims_of(view: View) -> tuple[Aim, ...]:
+    """All that trials are compared by, in whatever a sweep has told."""
+    from heliostat.tune.records import Aim
 
-    first, *others = metrics
-    score = sign_of(first) * trial.best.score if trial.best else None
-    return [(first, score), *((name, value_of(trial, name)) for name in others)]
+    return view.aims or (Aim(view.metric, view.is_error),)
+
+
+def so_far(trial: Trial, aims: Sequence[Aim]) -> list[tuple[str, float | None]]:
+    """What the trial has reached so far in all that it is compared by."""
+    from heliostat.tune.objectives import value_of
+
+    first, *others = aims
+    score = first.sign * trial.best.score if trial.best else None
+    return [(first.name, score), *((aim.name, value_of(trial, aim.name)) for aim in others)]
 
 
 def leader_of(trials: Sequence[Trial]) -> Trial | None:
@@ -190,17 +207,15 @@ def _so_far(view: View) -> str:
     best, default = leader_of(view.trials), next((trial for trial in view.trials if trial.is_default), None)
     if best is None or best.best is None or default is None or default.best is None or default.state != "finished":
         return ""
-    (_, score), *_ = reached(best, (view.metric,))
+    (_, score), *_ = so_far(best, aims_of(view)[:1])
     gain = best.best.score - default.best.score
     lead = f", {gain:.4f} better than the run as it stood" if gain > 0 else ": the run as it stood"
     return f"best so far: trial {best.number}, {shown_metric(view.metric)} {spell_score(score, view.metric)}{lead}"
 
 
-def _line(trial: Trial, metrics: Sequence[str], count: int, total: int) -> str:
+def _line(trial: Trial, aims: Sequence[Aim], count: int, total: int) -> str:
     scores = " ".join(
-        f"{shown_metric(name)} {spell_score(value, name)}"
-        for name, value in reached(trial, metrics)
-        if value is not None
+        f"{shown_metric(name)} {spell_score(value, name)}" for name, value in so_far(trial, aims) if value is not None
     )
     names: Mapping[str, str] = short_names(list(trial.values))
     values = " ".join(f"{names[key]}={spell(value)}" for key, value in trial.values.items())

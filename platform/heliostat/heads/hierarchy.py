@@ -134,6 +134,10 @@ class Hierarchy(TaskHead):
             counts[level] = float(np.asarray(self.top.label_weights)[known].sum() if place == 0 else len(known))
         return counts
 
+    def is_error(self, score: str) -> bool:
+        """Whether less of a validation score is better: as of the loss of each level, which goes by its name."""
+        return score in self.config.levels or super().is_error(score)
+
     def weights(self) -> dict[str, float]:
         """The weight of the levels below the top."""
         return dict.fromkeys(self.config.levels[1:], self.config.below_weight)

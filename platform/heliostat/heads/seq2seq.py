@@ -73,6 +73,7 @@ class Seq2Seq(TaskHead):
 
     needs: ClassVar[type[Features]] = Seq2SeqFeatures
     takes: ClassVar[type[Record]] = Text
+    errors: ClassVar[tuple[str, ...]] = ("perplexity",)
     gives: ClassVar[type[Record]] = Written
     target_fields: ClassVar[tuple[str, ...]] = ("answer",)
     baselines: ClassVar[tuple[str, ...]] = ("core.word_table", "core.nearest_text", "core.copy")

@@ -233,7 +233,7 @@ class Trainee:
         name = self.run.train.select or self.parts.head.selects
         if name not in scores:
             raise TrainError(f"train.select: there is no validation score '{name}'. There are: {', '.join(scores)}.")
-        is_error = name == "loss" or name.endswith("_error")
+        is_error = self.parts.head.is_error(name)
         validation = Validation(after.step, -scores[name] if is_error else scores[name])
         return {"step": after.step, "epoch": after.epoch, **row}, validation
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from heliostat.data.fingerprint import write_whole
 from heliostat.run import place, render
 from heliostat.tune.driver import Sweep
-from heliostat.tune.objectives import front, sign_of, value_of
+from heliostat.tune.objectives import front, value_of
+from heliostat.tune.population import schedule
 from heliostat.tune.records import Trial
 
 if TYPE_CHECKING:
@@ -28,15 +29,15 @@ def write_best(sweep: Sweep) -> Path:
     ended = sum(trial.has_ended for trial in sweep.trials)
     path = sweep.folder / "best.yaml"
     write_whole(path, f"# The best of {ended} trials of the sweep {sweep.id}: {_spelled(sweep, sweep.best)}".encode())
-    if len(sweep.metrics) > 1:
+    if len(sweep.aims) > 1:
         (sweep.folder / "front").mkdir(exist_ok=True)
-        for trial in front(sweep.trials, sweep.metrics):
+        for trial in front(sweep.trials, sweep.aims):
             text = f"# No other of {ended} trials of the sweep {sweep.id} beats it: {_spelled(sweep, trial)}"
             write_whole(sweep.folder / "front" / f"{trial.number:04}.yaml", text.encode())
     table = {
         "sweep": sweep.id,
         "metric": sweep.metric,
-        "metrics": sweep.metrics,
+        "metrics": [aim.name for aim in sweep.aims],
         "best": sweep.best.number,
         "trials": [asdict(trial) for trial in sweep.trials],
     }
@@ -47,12 +48,27 @@ def write_best(sweep: Sweep) -> Path:
 def _spelled(sweep: Sweep, trial: Trial) -> str:
     """What a trial has reached, as the end of a comment, and its run."""
     assert trial.best  # or it would not be the best
-    reached = [(name, value_of(trial, name)) for name in sweep.metrics[1:]]
-    words = [f"trial {trial.number}", f"valid/{sweep.metric} {sign_of(sweep.metric) * trial.best.score:.6g}"]
+    reached = [(aim.name, value_of(trial, aim.name)) for aim in sweep.aims[1:]]
+    words = [
+        f"trial {trial.number}",
+        f"valid/{sweep.metric} {-trial.best.score if sweep.is_error else trial.best.score:.6g}",
+    ]
     words += [f"{name} {value:.6g}" for name, value in reached if value is not None]
     written = sweep.plan.written
     notes = [(place({}, {key: value}), f"searched: {written.get(key)}") for key, value in trial.values.items()]
-    return f"{', '.join(words)} after step {trial.best.step}.\n" + render(sweep.plan.best(dict(trial.values)), notes)
+    run = render(sweep.plan.best(dict(trial.values)), notes)
+    return f"{', '.join(words)} after step {trial.best.step}.\n{_schedule(sweep, trial)}{run}"
+
+
+def _schedule(sweep: Sweep, trial: Trial) -> str:
+    """With which settings the weights of a population's member were trained, as comments."""
+    if not sweep.plan.settings.is_population:
+        return ""
+    lines = ["A population: its weights were trained with these settings in turn, of which the last stand below."]
+    for leg in schedule({each.number: each for each in sweep.trials}, trial.number):
+        values = ", ".join(f"{key}={value}" for key, value in leg.values.items())
+        lines.append(f"  from step {leg.step} (trial {leg.member}): {values}")
+    return "".join(f"# {line}\n" for line in lines)
 
 
 def stored(sweep: Sweep, model: Path, compared: PairedReport | None = None) -> ModelVersion:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from heliostat.component import closest
 from heliostat.errors import Problem, RunError
-from heliostat.run import MEASURED
+from heliostat.run import MEASURED, TuneSettings
 from heliostat.tune.policy import leader
-from heliostat.tune.records import Trial
+from heliostat.tune.records import Aim, Trial
 
 
-def sign_of(name: str) -> float:
-    """1 for what is better when it is greater, -1 for a loss, an error or a cost."""
-    return -1.0 if name in MEASURED or name == "loss" or name.endswith("_error") else 1.0
+def aims_of(metric: str, settings: TuneSettings, is_error: Callable[[str], bool]) -> tuple[Aim, ...]:
+    """All that trials are compared by, `metric` first. `is_error` says of a validation score whether less is better."""
+    names = (metric, *settings.metrics[1:])
+    return tuple(Aim(name, name in MEASURED or is_error(name)) for name in names)
 
 
 def value_of(trial: Trial, name: str) -> float | None:
@@ -22,58 +23,58 @@ def value_of(trial: Trial, name: str) -> float | None:
     return trial.costs.get(name) if name in MEASURED else trial.scores.get(f"valid/{name}")
 
 
-def aims(trial: Trial, names: Sequence[str]) -> tuple[float, ...] | None:
+def reached(trial: Trial, aims: Sequence[Aim]) -> tuple[float, ...] | None:
     """All that the trial is compared by, the greater the better; None where something is not known."""
-    values = [value_of(trial, name) for name in names]
+    values = [value_of(trial, aim.name) for aim in aims]
     if any(value is None or not math.isfinite(value) for value in values):
         return None
-    return tuple(sign_of(name) * value for name, value in zip(names, values, strict=True) if value is not None)
+    return tuple(aim.sign * value for aim, value in zip(aims, values, strict=True) if value is not None)
 
 
-def front(trials: Collection[Trial], names: Sequence[str]) -> list[Trial]:
+def front(trials: Collection[Trial], aims: Sequence[Aim]) -> list[Trial]:
     """The trials that no other beats: at least as good in everything, and better in something. Best score first.
 
     Of those that were stopped early it knows where none was finished.
     """
-    told = [trial for trial in trials if trial.has_ended and trial.state != "failed" and aims(trial, names)]
+    told = [trial for trial in trials if trial.has_ended and trial.state != "failed" and reached(trial, aims)]
     found = [trial for trial in told if trial.state == "finished"] or told
-    reached = {trial.number: aims(trial, names) or () for trial in found}
+    values = {trial.number: reached(trial, aims) or () for trial in found}
 
     def is_beaten(trial: Trial) -> bool:
-        own = reached[trial.number]
+        own = values[trial.number]
         return any(
             other != own and all(theirs >= mine for theirs, mine in zip(other, own, strict=True))
-            for other in reached.values()
+            for other in values.values()
         )
 
-    kept = {reached[trial.number]: trial for trial in reversed(found) if not is_beaten(trial)}  # the first of equals
-    return sorted(kept.values(), key=lambda trial: reached[trial.number], reverse=True)
+    kept = {values[trial.number]: trial for trial in reversed(found) if not is_beaten(trial)}  # the first of equals
+    return sorted(kept.values(), key=lambda trial: values[trial.number], reverse=True)
 
 
-def knee(trials: Sequence[Trial], names: Sequence[str]) -> Trial | None:
+def knee(trials: Sequence[Trial], aims: Sequence[Aim]) -> Trial | None:
     """The trial of a front that is nearest to the best of everything, each measured on the front's own range."""
-    reached = [aims(trial, names) or () for trial in trials]
-    if not reached:
+    found = [reached(trial, aims) or () for trial in trials]
+    if not found:
         return None
-    ends = [(min(column), max(column)) for column in zip(*reached, strict=True)]
+    ends = [(min(column), max(column)) for column in zip(*found, strict=True)]
 
     def distance(values: tuple[float, ...]) -> float:
         return math.hypot(
             *((high - value) / ((high - low) or 1.0) for value, (low, high) in zip(values, ends, strict=True))
         )
 
-    return min(zip(trials, reached, strict=True), key=lambda pair: (distance(pair[1]), pair[0].number))[0]
+    return min(zip(trials, found, strict=True), key=lambda pair: (distance(pair[1]), pair[0].number))[0]
 
 
-def chosen(trials: Collection[Trial], names: Sequence[str]) -> Trial | None:
+def chosen(trials: Collection[Trial], aims: Sequence[Aim]) -> Trial | None:
     """The best trial: by the score where there is one, the knee of the front where there are several."""
-    return leader(trials) if len(names) < 2 else knee(front(trials, names), names)
+    return leader(trials) if len(aims) < 2 else knee(front(trials, aims), aims)
 
 
-def kept(trials: Collection[Trial], names: Sequence[str]) -> set[int]:
+def kept(trials: Collection[Trial], aims: Sequence[Aim]) -> set[int]:
     """The trials whose checkpoints are kept: the best, all of a front, and the run as it stood, set beside them."""
     best = leader(trials)
-    found = front(trials, names) if len(names) > 1 else [best] if best else []
+    found = front(trials, aims) if len(aims) > 1 else [best] if best else []
     return {trial.number for trial in found} | {trial.number for trial in trials if trial.is_default}
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,8 +18,9 @@ from heliostat.tune import plots
 from heliostat.tune.driver import Sweep
 from heliostat.tune.gain import default_of, why_unknown
 from heliostat.tune.importance import Importance, importance
-from heliostat.tune.objectives import front, sign_of, value_of
-from heliostat.tune.records import Trial
+from heliostat.tune.objectives import front, value_of
+from heliostat.tune.records import Aim, Trial
+from heliostat.tune.told import changes
 
 if TYPE_CHECKING:
     from heliostat.evaluate.paired import PairedReport
@@ -35,16 +38,17 @@ class Setting(NamedTuple):
 
 def write_page(sweep: Sweep, compared: PairedReport | None = None) -> Path:
     """Write `sweep.html` into the sweep's folder. `compared` is the best trial beside the run as it stood, on test."""
-    sign, metric = sign_of(sweep.metric), metric_name(sweep.metric)
+    sign, metric = (-1.0 if sweep.is_error else 1.0), metric_name(sweep.metric)
     dimensions, trials, best = sweep.plan.space.dimensions, sweep.trials, sweep.best
     found = importance(sweep.plan.space, trials)
-    metrics = sweep.metrics or (sweep.metric,)
+    aims = sweep.aims or (Aim(sweep.metric, sweep.is_error),)
+    metrics = [aim.name for aim in aims]
     page = render(
         "sweep.html",
         of="heliostat.tune",
         sweep=sweep,
         metric_of=metric,
-        metrics=[each for each in metrics if each != sweep.metric],
+        metrics=metrics[1:],
         name_of=metric_name,
         measured=MEASURED,
         counts=Counter(trial.state for trial in trials),
@@ -58,11 +62,12 @@ def write_page(sweep: Sweep, compared: PairedReport | None = None) -> Path:
         shown=_shown(compared),
         better=better,
         p_text=p_text,
-        front=[_row(trial, sign, metrics) for trial in front(trials, metrics)] if len(metrics) > 1 else [],
-        tradeoffs=[plots.tradeoff(trials, best, metrics, cost) for cost in metrics[1:]],
+        front=[_row(trial, sign, metrics) for trial in front(trials, aims)] if len(aims) > 1 else [],
+        tradeoffs=[plots.tradeoff(trials, best, aims, cost) for cost in metrics[1:]],
         endings=Counter(_ending(trial) for trial in trials if trial.state in ("stopped", "failed")).most_common(8),
         rows=[_row(trial, sign, metrics) for trial in _ranked(trials)],
         keys=[each.key for each in dimensions],
+        exploits=_exploits(trials, sign),
         parallel=plots.parallel(dimensions, trials, best, metric, sign),
         learning=plots.learning(trials, best, metric, sign),
         importance=found,
@@ -128,6 +133,15 @@ def _told(value: float | None, name: str) -> str:
 def _ending(trial: Trial) -> str:
     """Why it ended early; after how many passes stands in the table."""
     return trial.reason.rpartition(" after ")[0] or trial.reason if trial.state == "stopped" else trial.reason
+
+
+def _exploits(trials: Sequence[Trial], sign: float) -> list[Mapping[str, Any]]:
+    """Who of a population went on from whom, in the order of their steps."""
+    found = sorted(chain(*(trial.exploits for trial in trials)), key=lambda each: (each.step, each.member))
+    return [
+        {**asdict(each), "score": sign * each.score, "donor_score": sign * each.donor_score, "changed": changes(each)}
+        for each in found
+    ]
 
 
 def _gain(sweep: Sweep, sign: float) -> float | None:

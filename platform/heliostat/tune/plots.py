@@ -11,7 +11,7 @@ from heliostat.evaluate.page import metric_name
 from heliostat.evaluate.plots import AMBER, BLUE, INK, MUTED, SKY, picture
 from heliostat.run.domains import Choice, Dimension, Range
 from heliostat.tune.objectives import front, value_of
-from heliostat.tune.records import Trial
+from heliostat.tune.records import Aim, Trial
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,11 +98,11 @@ def learning(trials: Sequence[Trial], best: Trial, metric: str, sign: float) -> 
     return out[0]
 
 
-def tradeoff(trials: Sequence[Trial], best: Trial, names: Sequence[str], cost: str) -> str:
+def tradeoff(trials: Sequence[Trial], best: Trial, aims: Sequence[Aim], cost: str) -> str:
     """The first of what trials are compared by against another: each a point, the front of all of them in blue."""
     from matplotlib.ticker import EngFormatter
 
-    first, kept = names[0], {trial.number for trial in front(trials, names)}
+    first, kept = aims[0].name, {trial.number for trial in front(trials, aims)}
     out: list[str] = []
     with picture(5.2, 3.4, out) as figure:
         axes = figure.subplots()

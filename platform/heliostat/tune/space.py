@@ -81,6 +81,13 @@ class Space:
         counted = sum(1 for _ in islice(self.points(), MOST_POINTS))
         return counted if counted < MOST_POINTS else None
 
+    def ends(self) -> Iterator[tuple[Dimension, Values]]:
+        """Each end of each range and each choice, one at a time, with the choices under which it exists."""
+        by_key = {each.key: each for each in self.dimensions}
+        for each in self.dimensions:
+            for value in each.domain.ends:
+                yield each, {**_needed(each, by_key), each.key: value}
+
     def default(self, run: Run) -> Values | None:
         """The point at which `run` itself lies; None where it lies outside."""
         return None if self.outside(run) else self._of(run)
@@ -140,7 +147,7 @@ class Space:
             raise RunError([Problem("tune.space", rule)])
         random_ = random.Random(7)
         for _ in range(_TRIED):
-            values = self.drawn(lambda each: _random_value(each, random_))
+            values = self.drawn(lambda each: random_value(each, random_))
             try:
                 self.run(values)
             except RunError as error:
@@ -165,7 +172,8 @@ def value_at(run: Run, key: str) -> Any:
     return values
 
 
-def _random_value(each: Dimension, random_: random.Random) -> Any:
+def random_value(each: Dimension, random_: random.Random) -> Any:
+    """A value of the dimension, drawn as its domain says."""
     domain = each.domain
     if isinstance(domain, Choice):
         return random_.choice(domain.options)
@@ -254,3 +262,12 @@ def _without_dependents(problems: list[Problem], dimensions: Sequence[Dimension]
     lone = [problem for problem in problems if " (with " not in problem.rule]
     rest = [problem for problem in problems if " (with " in problem.rule and len(keys) == 1]
     return lone + rest
+
+
+def is_run(space: Space, values: Mapping[str, Any]) -> bool:
+    """Whether the values make a run."""
+    try:
+        space.run(values)
+    except RunError:
+        return False
+    return True
