@@ -59,7 +59,7 @@ class Killer(SweepWatcher):
 
     def update(self, view: View) -> None:
         under_way = [trial for trial in view.trials if not trial.has_ended]
-        if not self.killed and len(under_way) == 2 and all(len(trial.curve) > 1 for trial in under_way):
+        if not self.killed and len(under_way) == 2 and all(trial.curve for trial in under_way):
             ours = psutil.Process().children(recursive=True)
             victim = next(each for each in ours if each.cmdline()[:1] and each.cmdline()[0].startswith("ray::Desk"))
             victim.kill()

@@ -223,6 +223,9 @@ class Driver:
 
     def _take_failure(self, event: Failed, trial: Trial) -> None:
         self.resting.discard(event.number)
+        if given_up := self.given_up.pop(event.number, None):  # it was ending anyway
+            self._end(replace(trial, state="stopped", reason=given_up))
+            return
         self.deaths[event.number] += event.is_lost
         most = self.plan.run.scaling.max_failures
         if event.is_lost and goes_on(trial, self.had[event.number], self.deaths[event.number], most):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from heliostat import checkpoint
 from heliostat.data.prepared import Prepared
@@ -176,8 +177,6 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _rehearse(order: Mapping[str, Any], line: Line) -> dict[str, Any]:
     """Build the model and its optimiser, and compute the scores of one row."""
-    import psutil
-
     from heliostat.train.progress import Timetable
     from heliostat.train.trainee import Trainee
 
@@ -198,8 +197,17 @@ def _rehearse(order: Mapping[str, Any], line: Line) -> dict[str, Any]:
         "trained": weight.trained,
         "shapes": weight.shapes,
         "machine": socket.gethostname(),
-        "free_mb": psutil.virtual_memory().available / 1e6,
+        "free_mb": _free_mb(trainee.worker.device),
     }
+
+
+def _free_mb(device: torch.device) -> float:
+    """What is free where models lie: on the GPU, or on this machine."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] / 1e6
+    import psutil
+
+    return float(psutil.virtual_memory().available) / 1e6
 
 
 def _weigh(order: Mapping[str, Any], line: Line) -> dict[str, Any]:
