@@ -22,7 +22,7 @@ from heliostat.train.policy import Continue, Stop
 from heliostat.tune.objectives import aims_of, chosen, kept
 from heliostat.tune.plan import Plan
 from heliostat.tune.policy import goes_on, hopeless, seconds_left
-from heliostat.tune.population import why_none
+from heliostat.tune.population import check_exploits
 from heliostat.tune.records import Aim, SweepFolder, Trial
 from heliostat.tune.study import Study
 from heliostat.tune.trials import Ended, Event, Failed, Order, Trials, Validated
@@ -123,12 +123,8 @@ class Driver:
     def result(self) -> Sweep:
         """What came of it. Raises TrainError when no trial has validated, or no member of a population took over."""
         best = chosen(self.trials.values(), self.aims)
-        if self.turns and best and not any(trial.exploits for trial in self.trials.values()):
-            why = why_none(list(self.trials.values()), self.folder.last_turn())
-            raise TrainError(
-                f"the population ended without an exploit: {why}. Nobody learned from another, so this was a random "
-                f"search; its trials are kept in {self.folder.folder}."
-            )
+        if self.turns and best:
+            check_exploits(list(self.trials.values()), self.folder)
         if best is None or best.best is None:
             errors = {trial.reason for trial in self.trials.values() if trial.state == "failed"}
             raise TrainError(f"no trial came to a validation: {'; '.join(sorted(errors)[:3]) or 'none began'}.")

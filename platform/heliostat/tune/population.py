@@ -13,10 +13,11 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from heliostat.errors import TrainError
 from heliostat.run import TuneSettings
 from heliostat.run.domains import Choice, Dimension, Range
 from heliostat.tune.bandit import Seen, proposed
-from heliostat.tune.records import Exploit, Trial
+from heliostat.tune.records import Exploit, SweepFolder, Trial
 from heliostat.tune.space import Space, Values, is_run, random_value
 
 _RESAMPLED = 0.25
@@ -94,6 +95,15 @@ def schedule(trials: Mapping[int, Trial], number: int, until: float = math.inf) 
         first = member.exploits[0].before if member.exploits else member.values
         return [Leg(0, number, first)]
     return [*schedule(trials, before[-1].donor, before[-1].step), Leg(before[-1].step, number, before[-1].after)]
+
+
+def check_exploits(trials: Sequence[Trial], folder: SweepFolder) -> None:
+    """Raise TrainError with the reason when no member of a population that is over took over from another."""
+    if not any(trial.exploits for trial in trials):
+        raise TrainError(
+            f"the population ended without an exploit: {why_none(trials, folder.last_turn())}. Nobody learned from "
+            f"another, so this was a random search; its trials are kept in {folder.folder}."
+        )
 
 
 def why_none(trials: Sequence[Trial], turns: int) -> str:
