@@ -114,7 +114,12 @@ class Pool(Trials):
         crew = self._idle() or self._hire()
         crew.number, crew.ended, crew.working = order.number, None, self.shared.workers
         prepared = None if order.prepared is None else str(order.prepared)
-        message = {"do": "train", "run": order.run.dump(), "folder": str(order.folder), "prepared": prepared}
+        message: dict[str, Any] = {
+            "do": "train",
+            "run": order.run.dump(),
+            "folder": str(order.folder),
+            "prepared": prepared,
+        }
         message |= {"threads": self.shared.threads, "measures": list(order.measures)}
         crew.order = {**message, "rank": 0, "world_size": self.shared.workers}
         crew.members[0].send(crew.order)
