@@ -67,7 +67,8 @@ def places(settings: TuneSettings, workers: int, threads_per_worker: int | None,
     each = f"{threads} thread{'s' if threads > 1 else ''}" + (" and a GPU" if on_gpus else "")
     if workers > room:
         rule = f"is {workers}, and {machines.where} hold {room} workers of {each}: such a trial would never begin."
-        raise RunError([Problem("scaling.num_workers", f"{rule} Set it to {room}, or fewer threads.")])
+        way_out = f"Set it to {room}" + (", or take fewer threads." if threads > 1 else ".")
+        raise RunError([Problem("scaling.num_workers", f"{rule} {way_out}")])
     of = f"{each} each" if workers == 1 else f"{workers} workers of {each}"
     most = room // workers
     concurrent = settings.concurrent or most
