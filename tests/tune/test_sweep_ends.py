@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from heliostat.cli.sweep import tell_sweep
+from heliostat.data.prepared import Prepared
 from heliostat.models.store import ModelStore
 from heliostat.run import check, load
+from heliostat.tune.costs import measured
 
 
 def swept(toy: dict[str, Any], settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> str:
@@ -26,8 +28,8 @@ def test_a_front_a_gain_and_a_model_of_train_and_valid(
     toy: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     poor = {**toy, "train": {**toy["train"], "lr": 1e-9}}
-    space = {"train.lr": "choice(1e-9,1e-2)", "encoder.preset": "choice(tiny,mini)"}
-    metric = ["accuracy", "parameters", "latency_ms", "size_mb"]
+    space = {"train.lr": "choice(1e-9,1e-2)", "encoder.max_tokens": "choice(64,256)"}
+    metric = ["loss", "parameters", "size_mb"]
     told = swept(poor, {"space": space, "search": "grid", "metric": metric, "refit": True}, tmp_path, capsys)
 
     (folder,) = Path(os.environ["HELIOSTAT_HOME"]).glob("sweeps/*")
@@ -36,7 +38,7 @@ def test_a_front_a_gain_and_a_model_of_train_and_valid(
     assert "4/4 trial" in told
     assert [sorted(trial["costs"]) for trial in trials] == [sorted(metric[1:])] * 4
     assert all(value > 0 for trial in trials for value in trial["costs"].values())
-    small, large = ([t for t in trials if t["values"]["encoder.preset"] == size] for size in ("tiny", "mini"))
+    small, large = ([t for t in trials if t["values"]["encoder.max_tokens"] == size] for size in (64, 256))
     assert max(t["costs"]["parameters"] for t in small) < min(t["costs"]["parameters"] for t in large)
     best = next(trial for trial in trials if trial["number"] == table["best"])
     assert best["values"]["train.lr"] == 1e-2
@@ -49,6 +51,9 @@ def test_a_front_a_gain_and_a_model_of_train_and_valid(
     assert (compared["first"], compared["second"]) == (f"trial {best['number']}", "as it was")
     assert compared["rows_name"] == "test"
     assert "examples, which chose nothing, 95 % intervals" in told
+    checkpoint = next((folder / "trials").glob(f"*-{best['number']:04}/checkpoints/step-*"))
+    prepared = Prepared.open(Path(os.environ["HELIOSTAT_HOME"]) / "prepared" / (folder / "prepared").read_text())
+    assert 0 < measured(checkpoint, ["latency_ms"], prepared)["latency_ms"] < 1e4
     check_refit(folder.name, max(best["curve"], key=lambda point: (point["score"], -point["step"]))["step"])
 
 

@@ -69,7 +69,7 @@ def check_what_is_left(sweep: Sweep, toy: dict[str, Any]) -> None:
     best, text = load(str(path)), path.read_text()
     assert best.train.lr == sweep.best.values["train.lr"]
     assert best.train.evaluations_per_epoch == check(toy).train.evaluations_per_epoch
-    assert re.search(r"lr: .*# searched: choice\(1e-2,3e-3\)", text)
+    assert re.search(r"lr: .*# searched: choice\(0\.01,0\.003\)", text)
     table = json.loads((sweep.folder / "trials.json").read_text())
     assert [trial["number"] for trial in table["trials"]] == list(range(6))
     version = stored(sweep, best_model(sweep))

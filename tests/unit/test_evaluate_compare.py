@@ -166,6 +166,8 @@ def test_answers_of_other_tasks_have_a_distance_too() -> None:
     assert distance({"value": 1.0}, {"value": 3.5}) == 2.5
     assert distance({"text": "ab cd"}, {"text": "ab cd"}) == 0
     assert 0 < distance({"text": "ab cd"}, {"text": "ab ce"}) < distance({"text": "ab cd"}, {"text": "xyz"})
+    beside = ({"text": "ab cd", "nearest": {"text": "one"}}, {"text": "ab ce", "nearest": {"text": "other"}})
+    assert distance(*beside) == distance({"text": "ab cd"}, {"text": "ab ce"})
     assert distance({"labels": ["a", "b"]}, {"labels": ["b", "c"]}) == pytest.approx(2 / 3)
 
 

@@ -23,17 +23,25 @@ def measured(checkpoint: Path, names: Collection[str], prepared: Prepared) -> di
     """Those of `run.MEASURED` that are asked for, of a checkpoint and the data that it was trained on."""
     if not names:
         return {}
+    import torch
+
+    threads = torch.get_num_threads()
     predictor = Predictor.load(checkpoint, threads=1)
     found = {
         "parameters": lambda: float(sum(each.numel() for each in predictor.model.parameters())),
         "size_mb": lambda: sum(path.stat().st_size for path in checkpoint.glob("[eh]*/*.safetensors")) / 1e6,
         "latency_ms": lambda: _latency_ms(predictor, list(islice(prepared.examples("valid"), _EXAMPLES))),
     }
-    return {name: round(found[name](), 4) for name in names}
+    costs = {name: round(found[name](), 4) for name in names}
+    torch.set_num_threads(threads)
+    return costs
 
 
 def _latency_ms(predictor: Predictor, examples: Sequence[Row]) -> float:
-    """The median of answers to one example at a time, each asked twice: the first time only warms up."""
+    """The median of answers to one example at a time, each asked twice: the first time only warms up.
+
+    To two digits: a third would differ when it is taken again, and put trials that are as fast ahead of each other.
+    """
     times: list[float] = []
     began = time.perf_counter()
     for asked in [question(predictor.head, example) for example in examples]:
@@ -43,4 +51,4 @@ def _latency_ms(predictor: Predictor, examples: Sequence[Row]) -> float:
         times.append(1e3 * (time.perf_counter() - start))
         if time.perf_counter() - began > _LONGEST_S:
             break
-    return median(times)
+    return float(f"{median(times):.2g}")
