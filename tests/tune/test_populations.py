@@ -188,7 +188,7 @@ def test_a_population_whose_driver_was_killed_goes_on_as_if_it_had_not_been(
     assert_gone(processes)
     before = {path.name: path.read_bytes() for path in turns.glob("*.json")}
     sweep = turns.parent
-    again = start({}, "--resume", sweep.name)
+    again = start({}, "--resume", sweep.name, "--no-store")
     assert again.wait(timeout=120) == 0, (tmp_path / "driver.log").read_text()
     assert {name: (turns / name).read_bytes() for name in before} == before  # nothing is decided twice
     unbroken = tune(values)
