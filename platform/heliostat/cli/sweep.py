@@ -102,7 +102,8 @@ def _tell(sweep: Sweep, default: Any) -> None:
         (_, score), *_ = so_far(default, aims)
         gap = best.best.score - default.best.score
         luck = f"chosen among {len(sweep.trials)} on these rows, so partly luck"
-        words = f"{spell_score(score, sweep.metric)}, {abs(gap):.4f} {'worse' if gap > 0 else 'better'} ({luck})"
+        apart = f"{abs(gap):.4f} {'worse' if gap > 0 else 'better'} ({luck})" if gap else "the same"
+        words = f"{spell_score(score, sweep.metric)}, {apart}"
         _say("as it was", f"trial {default.number}: {shown_metric(sweep.metric)} {words}")
 
 

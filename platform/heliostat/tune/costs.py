@@ -38,17 +38,21 @@ def measured(checkpoint: Path, names: Collection[str], prepared: Prepared) -> di
 
 
 def _latency_ms(predictor: Predictor, examples: Sequence[Row]) -> float:
-    """The median of answers to one example at a time, each asked twice: the first time only warms up.
+    """The median of answers to one example at a time, the quickest of three of each: neighbours make the others slow.
 
     To two digits: a third would differ when it is taken again, and put trials that are as fast ahead of each other.
     """
     times: list[float] = []
     began = time.perf_counter()
     for asked in [question(predictor.head, example) for example in examples]:
-        predictor.predict([asked])
-        start = time.perf_counter()
-        predictor.predict([asked])
-        times.append(1e3 * (time.perf_counter() - start))
+        predictor.predict([asked])  # warms up
+        times.append(min(_ms(predictor, asked) for _ in range(3)))
         if time.perf_counter() - began > _LONGEST_S:
             break
     return float(f"{median(times):.2g}")
+
+
+def _ms(predictor: Predictor, asked: Row) -> float:
+    start = time.perf_counter()
+    predictor.predict([asked])
+    return 1e3 * (time.perf_counter() - start)
