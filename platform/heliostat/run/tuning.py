@@ -12,7 +12,7 @@ from heliostat.component import Settings
 from heliostat.run.domains import Dimension, dimension
 
 MEASURED: Mapping[str, str] = {
-    "latency_ms": "milliseconds of an answer on one thread, the median over examples of the valid split, the quickest of three each",
+    "latency_ms": "milliseconds of an answer on one thread: the quickest of three, median over examples of valid",
     "parameters": "numbers that the model is made of",
     "size_mb": "megabytes of its weights on the disk",
 }
