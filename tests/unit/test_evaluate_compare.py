@@ -182,6 +182,7 @@ def test_of_free_texts_nobody_is_right_and_the_search_behind_them_does_not_count
     first = [{"answer": f"say {number}", "beams": [{"answer": "x", "score": number}]} for number in range(4)]
     second = [{**row, "beams": [{"answer": "x", "score": 0.5}]} for row in first]
     second[2] = {"answer": "say nothing", "beams": []}
+    first[2]["nearest"] = {"text": "ask 2", "similarity": 0.5}  # a record beside the answer is no probability
     found = disagreements(Writes(), range(4), examples, first, second)
     assert (found.num_differing, found.right) == (1, {})
     [one] = found.shown

@@ -160,7 +160,7 @@ def _target(head: TaskHead, example: Row) -> str:
 
 
 def _answer(head: TaskHead, answer: Row) -> str:
-    sure = [max(value.values()) for value in answer.values() if isinstance(value, Mapping) and value]
+    sure = [max(value.values()) for value in answer.values() if value and _is_spread(value)]
     words = _plain({name: value for name, value in answer.items() if not isinstance(value, Mapping)}, head)
     return f"{words} ({sure[0]:.2f})" if len(sure) == 1 and words else words
 
