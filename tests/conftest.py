@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,20 @@ LINES = [
     ("he lost his keys and his mind", "sad"),
     ("rain again and nobody called", "sad"),
 ]
+
+
+@pytest.fixture(scope="session")
+def toy_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 short texts whose label is one of their words, now and then: learned within seconds, and never quite."""
+    path, dice = tmp_path_factory.mktemp("toy") / "rows.csv", random.Random(3)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        for number in range(120):
+            label = dice.choice(["good", "bad"])
+            words = [label if dice.random() < 0.3 else dice.choice("abcdefgh") for _ in range(dice.randint(3, 20))]
+            writer.writerow([f"{' '.join(words)} {number}", label])
+    return path
 
 
 @pytest.fixture(scope="session")

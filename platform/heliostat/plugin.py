@@ -174,6 +174,12 @@ class TaskHead(Fitted):
     """Whether its records are private (medical, finance): reports and logs name examples by id and show no text."""
     streams: ClassVar[bool] = False
     """Whether its module is a StreamingModule: then a deployment answers `:stream`, a piece of text at a time."""
+    errors: ClassVar[tuple[str, ...]] = ()
+    """Scores of which less is better, beside `loss` and those that are named `*_error`: as `perplexity`."""
+
+    def is_error(self, score: str) -> bool:
+        """Whether less of a validation score is better."""
+        return score == "loss" or score.endswith("_error") or score in self.errors
 
     def fit(self, examples: Iterable[Row]) -> None:
         """Learn what targets need (the set of labels) from the train examples. `examples` may be iterated once."""

@@ -14,6 +14,7 @@ def test_the_declared_space_fits_the_run(reference: str) -> None:
     if "@" in (parent_address(run) or ""):
         pytest.skip("goes on from a model that must be trained first")
     plan = planned(values)
-    assert plan.total == 32
+    assert plan.total == ((run.tune and run.tune.trials) or 32)
+    assert plan.space.default(plan.run), "the run itself is a point of its space: others are held against it"
     own = run.tune and run.tune.space
     assert {each.key for each in plan.space.dimensions} == set(own or plan.head.searched)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import random
-from collections.abc import Iterator
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from heliostat.testing.distribution import on_path, write_dist_info
@@ -58,25 +60,49 @@ def planted_plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture
-def toy(planted_plugin: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def toy(planted_plugin: None, toy_rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Plain values of a run of 3 epochs over 120 rows, in a home of its own."""
     monkeypatch.setenv("HELIOSTAT_HOME", str(tmp_path / "home"))
-    dice = random.Random(3)
-    with (tmp_path / "rows.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["text", "label"])
-        for number in range(120):
-            label = dice.choice(["good", "bad"])
-            words = [label if dice.random() < 0.3 else dice.choice("abcdefgh") for _ in range(dice.randint(3, 20))]
-            writer.writerow([f"{' '.join(words)} {number}", label])
     return {
         "name": "toy",
         "data": {
             "adapter": "core.columns",
-            "source": str(tmp_path / "rows.csv"),
+            "source": str(toy_rows),
             "split": {"valid": 0.2, "test": 0.1},
         },
         "encoder": {"type": "core.text", "preset": "tiny", "vocab_size": 300},
         "head": {"type": "planted.head"},
         "train": {"epochs": 3, "tokens_per_batch": 160, "lr": 1e-2, "trackers": []},
     }
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_left() -> Iterator[None]:
+    """No test leaves a process behind."""
+    yield
+    assert not psutil.Process().children(recursive=True)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Callable[..., subprocess.Popen[bytes]]:
+    """start(values, *args) is a driver of a process of its own, which says what it says in `driver.log`."""
+
+    def start(values: dict[str, Any], *args: str) -> subprocess.Popen[bytes]:
+        file = tmp_path / "run.yaml"
+        file.write_text(json.dumps(values))
+        command = [sys.executable, "-m", "heliostat", "tune", *(args or [str(file)])]
+        with (tmp_path / "driver.log").open("wb") as log:
+            return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+    return start
+
+
+@pytest.fixture
+def assert_gone() -> Callable[[list[psutil.Process]], None]:
+    """assert_gone(processes) fails when one of them still lives after ten seconds."""
+
+    def assert_gone(processes: list[psutil.Process]) -> None:
+        _, alive = psutil.wait_procs(processes, timeout=10)
+        assert not [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]
+
+    return assert_gone

@@ -166,6 +166,8 @@ def test_answers_of_other_tasks_have_a_distance_too() -> None:
     assert distance({"value": 1.0}, {"value": 3.5}) == 2.5
     assert distance({"text": "ab cd"}, {"text": "ab cd"}) == 0
     assert 0 < distance({"text": "ab cd"}, {"text": "ab ce"}) < distance({"text": "ab cd"}, {"text": "xyz"})
+    beside = ({"text": "ab cd", "nearest": {"text": "one"}}, {"text": "ab ce", "nearest": {"text": "other"}})
+    assert distance(*beside) == distance({"text": "ab cd"}, {"text": "ab ce"})
     assert distance({"labels": ["a", "b"]}, {"labels": ["b", "c"]}) == pytest.approx(2 / 3)
 
 
@@ -180,6 +182,7 @@ def test_of_free_texts_nobody_is_right_and_the_search_behind_them_does_not_count
     first = [{"answer": f"say {number}", "beams": [{"answer": "x", "score": number}]} for number in range(4)]
     second = [{**row, "beams": [{"answer": "x", "score": 0.5}]} for row in first]
     second[2] = {"answer": "say nothing", "beams": []}
+    first[2]["nearest"] = {"text": "ask 2", "similarity": 0.5}  # a record beside the answer is no probability
     found = disagreements(Writes(), range(4), examples, first, second)
     assert (found.num_differing, found.right) == (1, {})
     [one] = found.shown

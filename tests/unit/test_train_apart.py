@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,16 +23,9 @@ Make = Callable[..., tuple[Run, Prepared]]
 
 
 @pytest.fixture(scope="module")
-def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
+def make(toy_rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Make:
     """make(validation="apart", ...) is a run of 27 updates and 6 validations, and its prepared data."""
-    home, dice = tmp_path_factory.mktemp("home"), random.Random(3)
-    with (home / "rows.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["text", "label"])
-        for number in range(120):
-            label = dice.choice(["good", "bad"])
-            words = [label if dice.random() < 0.3 else dice.choice("abcdefgh") for _ in range(dice.randint(3, 20))]
-            writer.writerow([f"{' '.join(words)} {number}", label])
+    home = tmp_path_factory.mktemp("home")
     set_threads(1)
 
     def make(**train: Any) -> tuple[Run, Prepared]:
@@ -42,7 +33,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
             "name": "toy",
             "data": {
                 "adapter": "core.columns",
-                "source": str(home / "rows.csv"),
+                "source": str(toy_rows),
                 "split": {"valid": 0.2, "test": 0.1},
             },
             "encoder": {"type": "core.text", "preset": "tiny", "vocab_size": 300},

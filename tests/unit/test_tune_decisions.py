@@ -14,11 +14,20 @@ from heliostat.run import TuneSettings, check
 from heliostat.run.domains import dimension
 from heliostat.train.policy import Continue, Stop
 from heliostat.tune.policy import hopeless, leader, seconds_left
-from heliostat.tune.preflight import check_metric, fitting, places
+from heliostat.tune.preflight import (
+    Machines,
+    Places,
+    check_metric,
+    check_shapes,
+    fitting,
+    heaviest,
+    largest,
+    places,
+)
 from heliostat.tune.records import Point, State, SweepFolder, Trial
 from heliostat.tune.space import Space, Values
 from heliostat.tune.study import Study
-from heliostat.tune.trials import Rehearsal
+from heliostat.tune.trials import Rehearsal, Weight
 
 RUN: dict[str, Any] = {
     "name": "toy",
@@ -147,25 +156,79 @@ def test_time_left_is_that_of_the_trials_so_far() -> None:
     assert seconds_left([ended(0, "finished"), ended(1, "stopped")], 8, 2, 6.0) == pytest.approx(27.0)
 
 
+def here(cores: int) -> Machines:
+    return Machines((cores,), free=cores)
+
+
 def test_more_trials_than_cores_are_refused_with_the_numbers() -> None:
     settings = TuneSettings(concurrent=4)
     with pytest.raises(RunError, match=r"tune\.concurrent: is 4, and 4 cores hold 2 trials of 2 threads each"):
-        places(settings, 2, 4)
+        places(settings, 1, 2, here(4))
     with pytest.raises(RunError, match=r"threads_per_worker: is 8 and there are 4 cores"):
-        places(settings, 8, 4)
-    assert places(settings, None, 8) == (4, 2)
-    assert places(TuneSettings(), None, 8) == (8, 1)
-    assert places(TuneSettings(trials=2), None, 8) == (2, 4)
+        places(settings, 1, 8, here(4))
+    assert places(settings, 1, None, here(8)) == Places(4, 1, 2)
+    assert places(TuneSettings(), 1, None, here(8)) == Places(8, 1, 1)
+    assert places(TuneSettings(trials=2), 1, None, here(8)) == Places(2, 1, 4)
+
+
+def test_trials_of_several_workers_never_want_more_cores_than_there_are() -> None:
+    assert places(TuneSettings(), 2, None, here(8)) == Places(4, 2, 1)
+    assert places(TuneSettings(trials=2), 2, None, here(8)) == Places(2, 2, 2)
+    assert places(TuneSettings(), 2, 2, here(7)) == Places(1, 2, 2)
+    with pytest.raises(RunError, match=r"num_workers: is 4, and 4 cores hold 2 workers of 2 threads: .* Set it to 2"):
+        places(TuneSettings(), 4, 2, here(4))
+    with pytest.raises(RunError, match=r"concurrent: is 3, and 4 cores hold 2 trials of 2 workers of 1 thread\. Set"):
+        places(TuneSettings(concurrent=3), 2, None, here(4))
+
+
+def test_a_cluster_is_counted_by_machines_and_by_what_is_free() -> None:
+    cluster = Machines((4, 4, 2), free=10, is_cluster=True)
+    assert places(TuneSettings(), 2, 4, cluster) == Places(1, 2, 4)
+    with pytest.raises(RunError, match="is 3, and 10 cores on 3 machines of the cluster hold 2 workers of 4 threads"):
+        places(TuneSettings(), 3, 4, cluster)
+    busy = cluster._replace(free=3)
+    assert places(TuneSettings(), 2, None, busy) == Places(1, 2, 1)
+    with pytest.raises(TrainError, match=r"1 trial of 4 workers of 1 thread cannot begin: .* 3 are free now"):
+        places(TuneSettings(), 4, None, busy)
+    with pytest.raises(TrainError, match="3 trials of 2 workers"):
+        places(TuneSettings(concurrent=3), 2, None, busy)
+    gpus = Machines((8, 8), free=16, gpus=4, free_gpus=3, is_cluster=True)
+    assert places(TuneSettings(), 2, None, gpus) == Places(1, 2, 8, on_gpus=True)
 
 
 def test_more_trials_than_memory_are_refused_or_fewer_begin() -> None:
-    seen = [Rehearsal(("loss",), 1000, 3.0, "cpu", 900.0)]
-    assert fitting(4, False, seen, 2000.0) == 2
-    assert fitting(2, True, seen, 2000.0) == 2
+    seen = [Rehearsal(("loss",), 1000, 3.0, "cpu", 900.0, free_mb=1100.0)]
+    assert fitting(4, False, seen) == 2
+    assert fitting(2, True, seen) == 2
+    assert fitting(4, False, seen, workers=2) == 1
     with pytest.raises(RunError, match=r"is 4, and a trial holds 900 MB .* 2,000 MB are free\. Set it to 2"):
-        fitting(4, True, seen, 2000.0)
+        fitting(4, True, seen)
     with pytest.raises(RunError, match="Take a smaller model"):
-        fitting(4, False, seen, 500.0)
+        fitting(4, False, [seen[0]._replace(memory_mb=2900.0, free_mb=-2400.0)])
+
+
+def test_memory_is_that_of_the_largest_trial_and_not_of_the_run_as_it_stands() -> None:
+    seen = Rehearsal(("loss",), 1_000_000, 3.0, "cpu", 500.0, trained=1_000_000, free_mb=2500.0)
+    weighed: list[tuple[str, Any, Weight | str]] = [
+        ("encoder.preset", "tiny", Weight(1_000_000, 1_000_000, "a")),
+        ("encoder.preset", "base", Weight(101_000_000, 101_000_000, "b")),
+        ("encoder.layers", 99, "ValueError: too many"),
+    ]
+    assert heaviest(weighed) == {"encoder.preset": "base"}
+    need = largest(seen, [({key: value}, weight) for key, value, weight in weighed])
+    assert need.memory_mb == pytest.approx(500 + 1600)
+    assert fitting(2, False, [seen], need) == 1
+    with pytest.raises(RunError, match=r"the largest trial, at encoder\.preset=base, holds 2,100 MB"):
+        fitting(2, True, [seen], need)
+    assert largest(seen, []).at == {}
+
+
+def test_settings_that_change_the_weights_are_refused_to_a_population() -> None:
+    seen = Rehearsal(("loss",), 10, 3.0, "cpu", 5.0, shapes="a")
+    same: list[tuple[str, Weight | str]] = [("head.dropout", Weight(10, 10, "a")), ("encoder.dim", "broken")]
+    check_shapes(seen, same)
+    with pytest.raises(RunError, match=r"encoder\.preset: cannot change .* decides which weights a model has"):
+        check_shapes(seen, [*same, ("encoder.preset", Weight(20, 20, "b"))])
 
 
 def test_a_score_that_the_head_does_not_report_is_refused() -> None:

@@ -73,7 +73,9 @@ def test_a_condition_names_the_choices_under_which_a_setting_exists() -> None:
         "encoder.preset", ("mini", "small")
     )
     assert is_domain("int(1,4) if encoder.preset=mini|small")
+    assert is_domain("log(1e-5,1e-2")
     assert not is_domain("3e-4")
+    assert not is_domain("notes (old).csv")
 
 
 def test_all_mistakes_come_at_once_with_the_way_out() -> None:

@@ -64,11 +64,24 @@ def names(first: str, second: str) -> tuple[str, str]:
 def _show(report: PairedReport, *, private: bool) -> None:
     """The difference of every metric of the whole, and the examples that lie furthest apart."""
     from heliostat.cli.story import console
-    from heliostat.evaluate.compare_page import p_text, verdict
+    from heliostat.evaluate.compare_page import verdict
+
+    console.print(score_table(report, f"{report.rows:,} examples of {report.rows_name}"))
+    apart = report.disagreements
+    console.print(verdict(report), highlight=False)
+    right = "".join(f", {side} right {count:,}" for side, count in apart.right.items())
+    console.print(f"{apart.num_differing:,} answers differ{right}.", highlight=False)
+    if apart.shown:
+        console.print(_differing(report, private=private))
+
+
+def score_table(report: PairedReport, title: str) -> Table:
+    """Every metric of the whole for both, with their difference."""
+    from heliostat.evaluate.compare_page import p_text
     from heliostat.evaluate.page import number, signed
     from heliostat.evaluate.report import overall
 
-    title = f"{report.rows:,} examples of {report.rows_name}, 95 % intervals"
+    title = f"{title}, 95 % intervals"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("metric", no_wrap=True)
     for heading in (report.first, report.second, "difference", ""):
@@ -77,13 +90,7 @@ def _show(report: PairedReport, *, private: bool) -> None:
         gap, one, other = (report.differences[name], report.scores["first"][name], report.scores["second"][name])
         spans = f"{signed(gap.value)} ({signed(gap.low)}, {signed(gap.high)})"
         table.add_row(name, number(one.value), number(other.value), spans, p_text(report.p_values[name]))
-    console.print(table)
-    apart = report.disagreements
-    console.print(verdict(report), highlight=False)
-    right = "".join(f", {side} right {count:,}" for side, count in apart.right.items())
-    console.print(f"{apart.num_differing:,} answers differ{right}.", highlight=False)
-    if apart.shown:
-        console.print(_differing(report, private=private))
+    return table
 
 
 def _differing(report: PairedReport, *, private: bool) -> Table:

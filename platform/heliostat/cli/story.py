@@ -107,7 +107,7 @@ def tell_training(
     if not evaluate:
         console.print(f"checkpoint  {result.checkpoint}")
         return Told(result, None, None)
-    report = _evaluate(result)
+    report = report_on_test(result)
     version = _store(result, report, alias)
     if report:
         show_scores(report)
@@ -143,7 +143,7 @@ def _in_effect(result: TrainResult) -> str:
     return f"{share}, {told['strategy']} on {told['world_size']} x {told['device']}, {told['precision']}{compiled}"
 
 
-def _evaluate(result: TrainResult) -> Report | None:
+def report_on_test(result: TrainResult) -> Report | None:
     """The report on the test split; None where the run has none or its head no metrics, as in pretraining."""
     from heliostat.cli.scored import Bar
     from heliostat.data.prepared import Prepared

@@ -1,98 +1,66 @@
-"""What a person sees of a sweep: a table that lives while it runs, and what came of it."""
+"""A sweep from the command line to what came of it: the best run, what it gained on test, its page, its model."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
-
+from heliostat.cli.trials import (
+    console,
+    counted,
+    ranked,
+    shown_metric,
+    so_far,
+    spell_score,
+    told,
+    trial_table,
+)
 from heliostat.errors import Problem, RunError, TrainError
-from heliostat.tune.watcher import SweepWatcher, View
 
 if TYPE_CHECKING:
+    from heliostat.evaluate import Report
+    from heliostat.evaluate.paired import PairedReport
+    from heliostat.models import ModelVersion
     from heliostat.tune import Sweep
-    from heliostat.tune.records import Trial
 
-console = Console()
 _SHOWN = 8
-"""Trials in the table that lives."""
-
-
-class LiveTable(SweepWatcher):
-    """The best trials, those under way, and how long it will take."""
-
-    def __init__(self, live: Live) -> None:
-        self.live = live
-
-    def preparing(self, stage: str, done: int, total: int | None) -> None:
-        """Show how far the preparation is."""
-        self.live.update(Text(f"preparing: {stage} {done:,}" + (f" of {total:,}" if total else "")))
-
-    def started(self, sweep_id: str, folder: Path) -> None:
-        """Print the id, by which the sweep can be continued."""
-        self.live.console.print(f"sweep     {sweep_id}", soft_wrap=True, highlight=False)
-
-    def update(self, view: View) -> None:
-        """Draw the table anew."""
-        self.live.update(Group(trial_table(_shown(view.trials), view.metric), Text(_sum(view))))
-
-
-def trial_table(trials: Sequence[Trial], metric: str) -> Table:
-    """Trials with their settings and scores, one a line."""
-    keys = list(dict.fromkeys(key for trial in trials for key in trial.values))
-    table = Table(box=None, pad_edge=False)
-    for heading in ("trial", "state", shown_metric(metric), "epochs", *keys):
-        table.add_column(heading, justify="right" if heading in ("trial", metric, "epochs") else "left", no_wrap=True)
-    for trial in trials:
-        best, last = trial.best, trial.curve[-1] if trial.curve else None
-        score = spell_score(best.score, metric) if best else ""
-        state = trial.state + (" (as it was)" if trial.is_default else "")
-        cells = [str(trial.number), state, score, f"{last.epochs:.3g}" if last else ""]
-        table.add_row(*cells, *(spell(trial.values.get(key, "")) for key in keys))
-    return table
-
-
-def spell(value: Any) -> str:
-    """A value of a setting, short."""
-    return f"{value:.4g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
-
-
-def shown_metric(metric: str) -> str:
-    """The heading of a score's column."""
-    return f"valid/{metric}"
-
-
-def spell_score(score: float, metric: str) -> str:
-    """A score as the head gives it: of an error the sign is turned back."""
-    return f"{-score if metric == 'loss' or metric.endswith('_error') else score:.4f}"
+"""Trials in the closing table."""
 
 
 def tell_sweep(
-    reference: str | None, settings: Sequence[str], *, trials: int | None, resume: str | None, store: bool
+    reference: str | None,
+    settings: Sequence[str],
+    *,
+    trials: int | None,
+    resume: str | None,
+    store: bool,
+    test: bool = True,
 ) -> None:
     """Search, with a table that lives; then say what came of it and store the best model."""
     from heliostat.tune import tune
-    from heliostat.tune.best import stored, write_best
+    from heliostat.tune.best import write_best
+    from heliostat.tune.gain import best_model, default_of
     from heliostat.tune.page import write_page
 
     values = None if reference is None else searched_values(reference, settings, trials)
     if reference is None and (settings or trials):
         raise TrainError("a sweep that goes on keeps its run, its space and its trials. Leave the others out.")
-    with _live() as watcher:
+    with told() as watcher:
         sweep = tune(values, resume=resume, watcher=watcher)
     path = write_best(sweep)
-    _tell(sweep, path)
-    console.print(f"page      {write_page(sweep)}", soft_wrap=True, highlight=False)
-    if store:
-        version = stored(sweep)
-        console.print(f"stored    {version.name}:{version.version}", highlight=False)
+    _tell(sweep, default_of(sweep))
+    model = best_model(sweep)
+    compared = _gain(sweep, model) if test else None
+    _say("best run", path)
+    _say("page", write_page(sweep, compared))
+    if sweep.plan.settings.refit:
+        version = _refitted(sweep, model, store=store)
+    else:
+        version = _stored(sweep, model, compared) if store else None
+    if version:
+        _say("stored", f"{version.name}:{version.version}")
 
 
 def searched_values(reference: str, settings: Sequence[str], trials: int | None = None) -> dict[str, Any]:
@@ -116,36 +84,74 @@ def searched_values(reference: str, settings: Sequence[str], trials: int | None 
     return values
 
 
-@contextmanager
-def _live() -> Iterator[LiveTable]:
-    with Live(console=console, refresh_per_second=4, transient=True) as live:
-        yield LiveTable(live)
+def _say(what: str, value: object) -> None:
+    console.print(f"{what:<9} {value}", soft_wrap=True, highlight=False, markup=False)
 
 
-def _shown(trials: Sequence[Trial]) -> list[Trial]:
-    """The trials under way, and the best of the others."""
-    running = [trial for trial in trials if not trial.has_ended]
-    others = [trial for trial in trials if trial.has_ended]
-    others.sort(key=lambda trial: -trial.best.score if trial.best else float("inf"))
-    return [*others[: max(1, _SHOWN - len(running))], *running]
+def _tell(sweep: Sweep, default: Any) -> None:
+    aims, best = sweep.aims, sweep.best
+    console.print(trial_table(ranked(sweep.trials)[:_SHOWN], aims, best=best))
+    _say("trials", f"{len(sweep.trials)}: {counted(sweep.trials)}")
+    for reason, count in Counter(trial.reason for trial in sweep.trials if trial.state == "failed").most_common(3):
+        _say("failed", f"{count}: {reason}")
+    if len(aims) > 1:
+        _tell_front(sweep)
+    words = ", ".join(f"{shown_metric(name)} {spell_score(value, name)}" for name, value in so_far(best, aims))
+    _say("best", f"trial {best.number}: {words}")
+    if default and default.best and best.best and default.number != best.number:
+        (_, score), *_ = so_far(default, aims)
+        gap = best.best.score - default.best.score
+        luck = f"chosen among {len(sweep.trials)} on these rows, so partly luck"
+        apart = f"{abs(gap):.4f} {'worse' if gap > 0 else 'better'} ({luck})" if gap else "the same"
+        words = f"{spell_score(score, sweep.metric)}, {apart}"
+        _say("as it was", f"trial {default.number}: {shown_metric(sweep.metric)} {words}")
 
 
-def _sum(view: View) -> str:
-    counts = {state: sum(trial.state == state for trial in view.trials) for state in ("finished", "stopped", "failed")}
-    running = sum(not trial.has_ended for trial in view.trials)
-    left = "" if view.seconds_left is None else f", about {_time(view.seconds_left)} left"
-    told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    return f"{sum(counts.values())} of {view.total} trials ({told or 'none yet'}), {running} running{left}"
+def _tell_front(sweep: Sweep) -> None:
+    from heliostat.tune.objectives import front
+
+    found = front(sweep.trials, sweep.aims)
+    table = trial_table(found, sweep.aims, best=sweep.best)
+    table.title, table.title_justify, table.title_style = "trials that no other beats in everything", "left", "italic"
+    console.print(table)
+    if len(found) > 1:
+        _say("", "best is the one nearest to the best of each, on the scale of these trials.")
 
 
-def _time(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+def _gain(sweep: Sweep, model: Path) -> PairedReport | None:
+    """Say what the search has gained on the test split, which chose nothing."""
+    from heliostat.cli.compare import score_table
+    from heliostat.cli.scored import Bar
+    from heliostat.cli.story import bars
+    from heliostat.tune.gain import gain, why_unknown
+
+    reason = why_unknown(sweep)
+    if reason:
+        _say("on test", reason)
+        return None
+    with bars() as progress:
+        report = gain(sweep, model, Bar(progress))
+    console.print(score_table(report, f"on {report.rows:,} {report.rows_name} examples, which chose nothing"))
+    return report
 
 
-def _tell(sweep: Sweep, path: Path) -> None:
-    ranked = sorted(sweep.trials, key=lambda trial: -trial.best.score if trial.best else float("inf"))
-    console.print(trial_table(ranked[:_SHOWN], sweep.metric))
-    counts = {state: sum(trial.state == state for trial in sweep.trials) for state in ("finished", "stopped", "failed")}
-    told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    console.print(f"trials    {len(sweep.trials)}: {told}", highlight=False)
-    console.print(f"best run  {path}", soft_wrap=True, highlight=False)
+def _stored(sweep: Sweep, model: Path, compared: PairedReport | None) -> ModelVersion:
+    from heliostat.tune.best import stored
+
+    return stored(sweep, model, compared)
+
+
+def _refitted(sweep: Sweep, model: Path, *, store: bool) -> ModelVersion | None:
+    """Train the best run on train and valid, report it on test, and store it."""
+    from heliostat.cli.story import TrainingBar, bars, report_on_test, show_scores
+    from heliostat.tune.best import stored_refit
+    from heliostat.tune.refit import refit
+
+    with bars() as progress:
+        result = refit(sweep, model, TrainingBar(progress))
+    _say("refitted", f"{result.run_id}  {result.steps} steps on train and valid in {result.seconds:.0f} s")
+    report: Report | None = report_on_test(result)
+    if report:
+        show_scores(report)
+        _say("report", report.html)
+    return stored_refit(sweep, result, report) if store else None

@@ -18,11 +18,18 @@ def command(
     ] = None,
     trials: Annotated[int | None, typer.Option(help="Trials, at most; 32 where nobody says so.")] = None,
     resume: Annotated[str | None, typer.Option(help="Go on with the sweep of this id.")] = None,
+    test: Annotated[
+        bool,
+        typer.Option(help="Answer the test split with the best model and with that of the run as it stood."),
+    ] = True,
     store: Annotated[bool, typer.Option(help="Store the best model, with its sweep in its lineage.")] = True,
 ) -> None:
     """Search settings of a run: log, uniform, int, qint, choice, over any of its keys."""
     from heliostat.cli.sweep import tell_sweep
+    from heliostat.errors import TrainError
 
     if resume and run and "=" in run:
         settings, run = [run, *(settings or [])], None
-    tell_sweep(run, settings or [], trials=trials, resume=resume, store=store)
+    if run and "=" in run:
+        raise TrainError(f"'{run}' is a setting. Name the run before it: heliostat tune sentiment/default '{run}'.")
+    tell_sweep(run, settings or [], trials=trials, resume=resume, store=store, test=test)

@@ -69,6 +69,11 @@ class Prepared:
         """The encoded examples of a split, memory-mapped."""
         return self._shards[split]
 
+    def joined(self, splits: str) -> Shards:
+        """The shards of all splits that are named with `+` between them, as `train+valid`, one after the other."""
+        first, *others = [self._shards[split] for split in splits.split("+")]
+        return sum(others, start=first)
+
     def examples(self, split: Split) -> Iterator[Row]:
         """The examples of a split in the row order of its shards, with the columns carried along for slices."""
         for stored in self.stored(split):

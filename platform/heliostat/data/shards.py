@@ -123,6 +123,10 @@ class Shards:
     def __len__(self) -> int:
         return sum(self.sizes)
 
+    def __add__(self, other: Shards) -> Shards:
+        """The rows of both, those of `other` behind ours. They must have the same columns."""
+        return Shards(self.paths + other.paths, self.sizes + other.sizes)
+
     @cached_property
     def ids(self) -> npt.NDArray[np.uint64]:
         """The stable identity of each example: [rows]."""

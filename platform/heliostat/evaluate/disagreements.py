@@ -98,11 +98,16 @@ def differ(first: Row, second: Row) -> bool:
 def distance(first: Row, second: Row) -> float:
     """How far two answers lie apart; see `Disagreement.distance`."""
     shared = [(value, second[name]) for name, value in first.items() if name in second]
-    spread = [_total_variation(one, other) for one, other in shared if isinstance(one, Mapping)]
+    spread = [_total_variation(one, other) for one, other in shared if _is_spread(one) and _is_spread(other)]
     if spread:
         return max(spread)
     words = [_unshared(one, other) for one, other in shared if isinstance(one, (str, list, tuple))]
     return max([*words, *(gap for gap, _ in _gaps(first, second))], default=0.0)
+
+
+def _is_spread(value: Any) -> bool:
+    """Whether it is numbers by their names, as probabilities are; a record of texts beside an answer is none."""
+    return isinstance(value, Mapping) and all(isinstance(inner, Real) for inner in value.values())
 
 
 def _gaps(first: Row, second: Row) -> Iterator[tuple[float, float]]:
@@ -155,7 +160,7 @@ def _target(head: TaskHead, example: Row) -> str:
 
 
 def _answer(head: TaskHead, answer: Row) -> str:
-    sure = [max(value.values()) for value in answer.values() if isinstance(value, Mapping) and value]
+    sure = [max(value.values()) for value in answer.values() if value and _is_spread(value)]
     words = _plain({name: value for name, value in answer.items() if not isinstance(value, Mapping)}, head)
     return f"{words} ({sure[0]:.2f})" if len(sure) == 1 and words else words
 

@@ -176,6 +176,7 @@ def _notes(report: Report) -> Iterator[str]:
 def metric_name(name: str) -> str:
     """A metric's key as people write it."""
     plain = {"macro_f1": "macro-F1", "auc": "AUC", "calibration_error": "calibration error", "ks": "KS"}
+    plain |= {"latency_ms": "ms an answer", "size_mb": "megabytes"}
     for kind in ("precision", "recall"):
         if name.startswith(f"{kind}_"):
             return f"{kind} of {name.removeprefix(f'{kind}_')}"

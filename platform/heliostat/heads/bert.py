@@ -47,6 +47,7 @@ class Bert(TaskHead):
 
     needs: ClassVar[type[Features]] = TokenFeatures
     takes: ClassVar[type[Record]] = Neighbours
+    errors: ClassVar[tuple[str, ...]] = ("masked", "sentence", "perplexity")
     gives: ClassVar[type[Record]] = Read
     samples: ClassVar[tuple[Row, ...]] = (
         {"text": "The dress arrived on [MASK].", "next": "It was too small, so I sent it back."},

@@ -51,6 +51,7 @@ class CausalLM(TaskHead):
 
     needs: ClassVar[type[Features]] = CausalFeatures
     takes: ClassVar[type[Record]] = Beginning
+    errors: ClassVar[tuple[str, ...]] = ("perplexity",)
     gives: ClassVar[type[Record]] = Continued
     samples: ClassVar[tuple[Row, ...]] = (
         {"text": "I love the colour, and it fits"},

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -73,6 +73,13 @@ class Classification(TaskHead):
     target_fields: ClassVar[tuple[str, ...]] = ("label",)
     baselines: ClassVar[tuple[str, ...]] = ("core.tfidf",)
     selects: ClassVar[str] = "macro_f1"
+    searched: ClassVar[Mapping[str, Any]] = {
+        "train.lr": "log(3e-5,3e-3)",
+        "train.tokens_per_batch": "choice(1024,2048,4096,8192)",
+        "train.weight_decay": "log(1e-3,0.3)",
+        "head.dropout": "quniform(0,0.3,0.1)",
+        "head.class_weights": "choice(none,sqrt,balanced)",
+    }
 
     def __init__(self, config: Settings | None = None) -> None:
         super().__init__(config)

@@ -52,6 +52,7 @@ class Denoising(TaskHead):
 
     needs: ClassVar[type[Features]] = Seq2SeqFeatures
     takes: ClassVar[type[Record]] = Beginning
+    errors: ClassVar[tuple[str, ...]] = ("perplexity",)
     gives: ClassVar[type[Record]] = Rewritten
     samples: ClassVar[tuple[Row, ...]] = (
         {"text": "It fits well and the colour is lovely."},

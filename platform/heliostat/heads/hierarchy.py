@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -46,11 +46,11 @@ class Hierarchy(TaskHead):
         levels: Annotated[tuple[Name, ...], Field(min_length=2)] = ("top", "below")
         """Names of the levels, the top one first; an example's `path` has a class for each."""
         dropout: Annotated[float, Field(ge=0.0, lt=1.0), LATER] = 0.1
-        class_weights: Literal["none", "balanced", "sqrt"] = "none"
+        class_weights: Annotated[Literal["none", "balanced", "sqrt"], LATER] = "none"
         """Weight of a class of the top level: 1, the inverse of its share, or that inverse's root."""
-        below_weight: Annotated[float, Field(gt=0.0)] = 1.0
+        below_weight: Annotated[float, Field(gt=0.0), LATER] = 1.0
         """Weight in the loss of each level below the top, which weighs 1."""
-        decide: Literal["most_probable", "macro_f1"] = "most_probable"
+        decide: Annotated[Literal["most_probable", "macro_f1"], LATER] = "most_probable"
         """Answer with the most probable class, or weigh those of the top level as serves its macro-F1 on valid."""
         lexical: LexicalSettings | None = None
         """A linear model over words and characters whose scores are added to those of the top level."""
@@ -68,6 +68,10 @@ class Hierarchy(TaskHead):
     target_fields: ClassVar[tuple[str, ...]] = ("path",)
     baselines: ClassVar[tuple[str, ...]] = ("core.tfidf_paths",)
     selects: ClassVar[str] = "macro_f1"
+    searched: ClassVar[Mapping[str, Any]] = {
+        **Classification.searched,
+        "head.below_weight": "log(0.3,3)",
+    }
 
     def __init__(self, config: Settings | None = None) -> None:
         super().__init__(config)
@@ -129,6 +133,10 @@ class Hierarchy(TaskHead):
             known = targets[targets != UNKNOWN]
             counts[level] = float(np.asarray(self.top.label_weights)[known].sum() if place == 0 else len(known))
         return counts
+
+    def is_error(self, score: str) -> bool:
+        """Whether less of a validation score is better: as of the loss of each level, which goes by its name."""
+        return score in self.config.levels or super().is_error(score)
 
     def weights(self) -> dict[str, float]:
         """The weight of the levels below the top."""

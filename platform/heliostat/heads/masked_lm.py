@@ -49,6 +49,7 @@ class MaskedLM(TaskHead):
 
     needs: ClassVar[type[Features]] = TokenFeatures
     takes: ClassVar[type[Record]] = Blanks
+    errors: ClassVar[tuple[str, ...]] = ("perplexity",)
     gives: ClassVar[type[Record]] = Filled
     samples: ClassVar[tuple[Row, ...]] = (
         {"text": "It fits [MASK] and the colour is lovely."},

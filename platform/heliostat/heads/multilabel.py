@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -46,6 +46,7 @@ class MultiLabel(TaskHead):
     target_fields: ClassVar[tuple[str, ...]] = ("labels",)
     baselines: ClassVar[tuple[str, ...]] = ("core.tfidf_labels",)
     selects: ClassVar[str] = "micro_f1"
+    searched: ClassVar[Mapping[str, Any]] = {**TaskHead.searched, "head.dropout": "quniform(0,0.3,0.1)"}
 
     def __init__(self, config: Settings | None = None) -> None:
         super().__init__(config)

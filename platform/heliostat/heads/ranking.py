@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -73,7 +73,7 @@ class Ranking(TaskHead):
         """Items of an answer; scores are taken at this place, too."""
         exclude_seen: bool = True
         """Whether items of the history are never answered."""
-        horizon: Annotated[int, Field(ge=1, le=1000)] = 1
+        horizon: Annotated[int, Field(ge=1, le=1000), LATER] = 1
         """A place learns one of the next `horizon` items, drawn anew each epoch; 1 learns the very next."""
         negatives: Annotated[int, Field(ge=1, le=4096)] | None = None
         """Items drawn for each place, against which its target is learned (sampled softmax, for large catalogues);
@@ -92,6 +92,12 @@ class Ranking(TaskHead):
     baselines: ClassVar[tuple[str, ...]] = ("core.popular", "core.item_knn", "core.ease")
     samples: ClassVar[tuple[Row, ...]] = ({"history": []},)
     selects: ClassVar[str] = "ndcg_at_10"
+    searched: ClassVar[Mapping[str, Any]] = {
+        "train.lr": "log(5e-4,1e-2)",
+        "train.tokens_per_batch": "choice(1024,2048,4096,8192)",
+        "train.weight_decay": "log(1e-3,0.3)",
+        "head.horizon": "choice(1,3,10)",
+    }
 
     def __init__(self, config: Settings | None = None) -> None:
         super().__init__(config)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -52,6 +52,7 @@ class Regression(TaskHead):
     target_fields: ClassVar[tuple[str, ...]] = ("value",)
     baselines: ClassVar[tuple[str, ...]] = ("core.mean", "core.ridge")
     selects: ClassVar[str] = "root_mean_squared_error"
+    searched: ClassVar[Mapping[str, Any]] = {**TaskHead.searched, "head.dropout": "quniform(0,0.3,0.1)"}
 
     def __init__(self, config: Settings | None = None) -> None:
         super().__init__(config)

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -61,6 +61,13 @@ class Risk(TaskHead):
     target_fields: ClassVar[tuple[str, ...]] = ("label",)
     baselines: ClassVar[tuple[str, ...]] = ("core.boosting",)
     selects: ClassVar[str] = "auc"
+    searched: ClassVar[Mapping[str, Any]] = {
+        "train.lr": "log(3e-4,1e-2)",
+        "train.tokens_per_batch": "choice(2048,4096,8192,16384)",
+        "train.weight_decay": "log(1e-3,0.3)",
+        "train.epochs": "int(2,6)",
+        "head.dropout": "quniform(0,0.3,0.1)",
+    }
 
     def __init__(self, config: Settings | None = None) -> None:
         super().__init__(config)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -50,6 +50,7 @@ class SegmentLabels(TaskHead):
     target_fields: ClassVar[tuple[str, ...]] = ("labels",)
     baselines: ClassVar[tuple[str, ...]] = ("core.tfidf_segments",)
     selects: ClassVar[str] = "macro_f1"
+    searched: ClassVar[Mapping[str, Any]] = Classification.searched
 
     def __init__(self, config: Settings | None = None) -> None:
         super().__init__(config)

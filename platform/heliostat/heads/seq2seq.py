@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -73,6 +73,7 @@ class Seq2Seq(TaskHead):
 
     needs: ClassVar[type[Features]] = Seq2SeqFeatures
     takes: ClassVar[type[Record]] = Text
+    errors: ClassVar[tuple[str, ...]] = ("perplexity",)
     gives: ClassVar[type[Record]] = Written
     target_fields: ClassVar[tuple[str, ...]] = ("answer",)
     baselines: ClassVar[tuple[str, ...]] = ("core.word_table", "core.nearest_text", "core.copy")
@@ -80,6 +81,13 @@ class Seq2Seq(TaskHead):
         {"text": "Click the button to open the window."},
         {"text": "The file was saved."},
     )
+    # No label_smoothing: trials are compared by the loss, which it changes.
+    searched: ClassVar[Mapping[str, Any]] = {
+        "train.lr": "log(3e-4,6e-3)",
+        "train.tokens_per_batch": "choice(1500,3000,6000,12000)",
+        "train.warmup": "uniform(0,0.2)",
+        "train.weight_decay": "log(1e-3,0.3)",
+    }
     streams: ClassVar[bool] = True
 
     def __init__(self, config: Settings | None = None) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -56,6 +56,7 @@ class Tagging(TaskHead):
     target_fields: ClassVar[tuple[str, ...]] = ("tags",)
     baselines: ClassVar[tuple[str, ...]] = ("core.frequent_tags",)
     selects: ClassVar[str] = "entity_f1"
+    searched: ClassVar[Mapping[str, Any]] = {**TaskHead.searched, "head.dropout": "quniform(0,0.3,0.1)"}
 
     def __init__(self, config: Settings | None = None) -> None:
         super().__init__(config)

@@ -100,7 +100,7 @@ def _front_matter(version: ModelVersion, run: Run, is_transformer: bool) -> str:
             task_type=run.head.type,
             dataset_type=dataset,
             dataset_name=dataset,
-            dataset_split="test",
+            dataset_split="valid" if metric.startswith("valid/") else "test",
             metric_type=metric,
             metric_value=score.value,
         )

@@ -31,9 +31,10 @@ from heliostat.run.splits import (
     protocol,
 )
 from heliostat.run.text import render
-from heliostat.run.tuning import TuneSettings
+from heliostat.run.tuning import MEASURED, TuneSettings
 
 __all__ = [
+    "MEASURED",
     "AdamW",
     "AdapterSpec",
     "AugmentSettings",

@@ -17,7 +17,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from heliostat.component import closest
@@ -56,13 +56,24 @@ class Range:
                 value = self.low + place * self.step
                 yield value if self.is_whole else round(value, 12)
 
+    def widened(self, value: Any) -> Range:
+        """The range that reaches to `value`, without its step where that would leap over it."""
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or (self.is_log and value <= 0):
+            return self
+        reached = replace(self, low=min(self.low, value), high=max(self.high, value))
+        is_off = self.step is not None and not (reached._leads_to(value) and reached._leads_to(reached.high))
+        return replace(reached, step=1 if self.is_whole else None) if is_off else reached
+
+    def _leads_to(self, value: float) -> bool:
+        return self.step is None or math.isclose(math.remainder(value - self.low, self.step), 0.0, abs_tol=1e-9)
+
     def holds(self, value: Any) -> bool:
         """Whether `value` is one of them."""
         if isinstance(value, bool) or not isinstance(value, int if self.is_whole else (int, float)):
             return False
         if not self.low <= value <= self.high:
             return False
-        return self.step is None or math.isclose(math.remainder(value - self.low, self.step), 0.0, abs_tol=1e-9)
+        return self._leads_to(value)
 
 
 @dataclass(frozen=True)
@@ -106,10 +117,35 @@ class Dimension(NamedTuple):
     domain: Domain
     condition: Condition | None = None
 
+    def __str__(self) -> str:
+        """The domain as a run file writes it."""
+        form = _written(self.domain)
+        if self.condition is None:
+            return form
+        return f"{form} if {self.condition.key}={'|'.join(map(_plain, self.condition.options))}"
+
+    def spelled(self, value: Any) -> Any:
+        """`value` as the domain has it: 3 where a run has 3.0 and the domain whole numbers, and the other way round."""
+        other = _other_spelling(value)
+        return other if other is not None and self.domain.holds(other) and not self.domain.holds(value) else value
+
+    def widened(self, value: Any) -> Dimension:
+        """The same with `value` among what it may take, where that can be: a text lies in no range of numbers."""
+        value = self.spelled(value)
+        if isinstance(self.domain, Range) and self.domain.is_whole and isinstance(value, float):
+            value = int(value) if value.is_integer() else value
+        if self.domain.holds(value):
+            return self
+        if isinstance(self.domain, Choice):
+            return self._replace(domain=Choice((*self.domain.options, value)))
+        wide = self.domain.widened(value)
+        return self._replace(domain=wide) if wide.holds(value) else self
+
 
 def is_domain(text: str) -> bool:
-    """Whether the text after `key=` names a domain rather than one value."""
-    return bool(_FORM.fullmatch(_split(text.strip())[0]))
+    """Whether the text after `key=` names a domain rather than one value; one that is not closed counts, too."""
+    form = _split(text.strip())[0]
+    return bool(_FORM.fullmatch(form)) or (form.partition("(")[0].strip() in {*_RANGES, "choice"} and "(" in form)
 
 
 def dimension(key: str, written: Any) -> Dimension:
@@ -182,6 +218,36 @@ def _range(name: str, arguments: list[Any]) -> Range:
         raise ValueError(f"{example} needs a step above 0 that leads from {low} to {high}; found {rest[0]}.")
     step = rest[0] if rest else 1 if form.is_whole else None
     return Range(low, high, step, form.is_log, form.is_whole)
+
+
+def _written(domain: Domain) -> str:
+    if isinstance(domain, Choice):
+        return f"choice({','.join(map(_plain, domain.options))})"
+    has_step = domain.step is not None and not (domain.is_whole and domain.step == 1)
+    form = _Form(domain.is_log, domain.is_whole, has_step)
+    name = next(name for name, each in _RANGES.items() if each == form)
+    ends = (domain.low, domain.high, *([domain.step] if has_step else []))
+    return f"{name}({','.join(map(_plain, ends))})"
+
+
+def _other_spelling(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    is_read_back = isinstance(value, str) and json.dumps(_read(value)) == json.dumps([value])
+    return str(value) if is_read_back else json.dumps(value)
+
+
+def _read(text: str) -> list[Any]:
+    try:
+        return _parsed(f"[{text}]")
+    except ValueError:
+        return []
 
 
 def _choice(options: list[Any]) -> Choice:

@@ -118,6 +118,20 @@ class TrainSettings(Settings):
     programs of that store (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, ...)."""
     augment: AugmentSettings | None = None
     """What is changed in the words of train examples, anew in each epoch; None changes nothing."""
+    learns_from: Literal["train", "train+valid"] = "train"
+    """The examples that weights are learned from. With the valid split among them nothing is left to choose on: the
+    last checkpoint is the best, no head is calibrated, and settings must have been found before (`tune.refit`). What
+    encoder and head fit (vocabularies, labels) is that of the train split either way."""
+
+    @model_validator(mode="after")
+    def _nothing_left_to_choose_on(self) -> Self:
+        if self.learns_from == "train+valid":
+            for name in ("patience", "select"):
+                if getattr(self, name) is not None:
+                    raise no_effect(name, "learns_from: train+valid, which leaves no score", "take learns_from: train")
+            if self.validation == "apart":
+                raise no_effect("validation", "learns_from: train+valid", "take learns_from: train")
+        return self
 
     @model_validator(mode="after")
     def _decay_belongs_to_wsd(self) -> Self:

@@ -17,17 +17,25 @@ def finished_model(folder: Path, best: Path, prepared: Prepared) -> Path:
     """The checkpoint to evaluate and to serve: `best` itself, or `folder/model` where its head calibrates.
 
     `folder/model` holds the same weights, what the head has learned from its answers on the valid split, golden answers
-    made anew, and no training state.
+    made anew, and no training state. A model that learned from the valid split itself is left as it is: its answers
+    there say nothing.
     """
     predictor = Predictor.load(best)
     head = predictor.head
-    if type(head).calibrate is TaskHead.calibrate:
+    if type(head).calibrate is TaskHead.calibrate or predictor.run.train.learns_from != "train":
         return best
     examples = list(prepared.examples("valid"))
     asked = [{name: row[name] for name in head.takes.model_fields if name in row} for row in examples]
     groups = groups_of(predictor.run, examples)
     if not head.calibrate(examples, predictor.predict(asked), groups):
         return best
+    return _written(folder / "model", best, head)
+
+
+def calibrated_as(folder: Path, best: Path, other: Path) -> Path:
+    """`folder/model`: the weights of `best` with the calibration of the model `other`, whose head was fitted alike."""
+    head = Predictor.load(best).head
+    head.load(other / "head")
     return _written(folder / "model", best, head)
 
 

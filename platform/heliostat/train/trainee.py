@@ -96,7 +96,7 @@ class Trainee:
         if settings.compile:
             compile_layers(model, worker.device)
         wrapped = worker.wrap(model)
-        train, spec = prepared.shards("train"), parts.encoder.spec()
+        train, spec = prepared.joined(settings.learns_from), parts.encoder.spec()
         plan = BatchPlan(train.lengths, tokens_per_batch=settings.tokens_per_batch, seed=settings.seed)
         journal = Journal(folder, run, is_writer=worker.rank == 0)
         aside = None
@@ -223,8 +223,11 @@ class Trainee:
         """What the journal is told of the weights as they are, and how good they are.
 
         Where weights are averaged, the average is what counts (`valid/...`) and the weights themselves are scored
-        beside it (`valid_raw/...`), so that the curves say whether averaging pays.
+        beside it (`valid_raw/...`), so that the curves say whether averaging pays. Where the valid split is learned
+        from there is no score: the newest weights count as the best.
         """
+        if self.run.train.learns_from != "train":
+            return {"step": after.step, "epoch": after.epoch}, Validation(after.step, float(after.step))
         with self._served():
             scores = validate(self)
         row = {f"valid/{name}": value for name, value in scores.items()}
@@ -233,7 +236,7 @@ class Trainee:
         name = self.run.train.select or self.parts.head.selects
         if name not in scores:
             raise TrainError(f"train.select: there is no validation score '{name}'. There are: {', '.join(scores)}.")
-        is_error = name == "loss" or name.endswith("_error")
+        is_error = self.parts.head.is_error(name)
         validation = Validation(after.step, -scores[name] if is_error else scores[name])
         return {"step": after.step, "epoch": after.epoch, **row}, validation
 

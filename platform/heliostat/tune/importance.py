@@ -24,11 +24,13 @@ class Importance(NamedTuple):
 
 
 def importance(space: Space, trials: Sequence[Trial]) -> Importance | None:
-    """The share of each setting; None where too few trials tell of it.
+    """The share of each setting; None where too few trials tell of it, or settings changed while they trained.
 
     Trials that were stopped have no score to set beside those of finished ones. Where few are finished, the first
     validation of each is taken: it comes after the same share of every trial.
     """
+    if any(trial.exploits for trial in trials):
+        return None
     finished = [trial for trial in trials if trial.state == "finished"]
     at_end = len(finished) >= FEWEST
     scored = [

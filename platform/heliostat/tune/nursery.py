@@ -43,10 +43,12 @@ def _load() -> None:
 
 def _work(descriptor: int) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    from heliostat.tune.place import serve
+    from multiprocessing.connection import Connection
+
+    from heliostat.tune.place import Wire, serve
 
     try:
-        serve(descriptor)
+        serve(Wire(Connection(descriptor)))
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

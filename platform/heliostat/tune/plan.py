@@ -15,9 +15,11 @@ from heliostat.registry import find
 from heliostat.run import Run, TuneSettings, check, pinned, place
 from heliostat.run.domains import dimension
 from heliostat.train.progress import Timetable
-from heliostat.tune.space import MOST_POINTS, Space, Values
+from heliostat.tune.preflight import midway_problems
+from heliostat.tune.space import MOST_POINTS, Space, Values, value_at
 
 _TRIALS = 32
+_MEMBERS = 8
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Plan:
     values: Mapping[str, Any]
     """Plain values of the run that is searched, addresses of other models pinned."""
     run: Run
-    """The run as it stands, with one worker, as a trial has."""
+    """The run as it stands, as a trial has it: with one worker where nobody asked for more."""
     settings: TuneSettings
     space: Space
 
@@ -35,10 +37,11 @@ class Plan:
     def total(self) -> int:
         """Trials, at most."""
         asked = self.settings.trials
+        usual = _MEMBERS if self.settings.is_population else _TRIALS
         if self.settings.search == "grid":
             size = self.space.size() or 0
             return size if asked is None else min(size, asked)
-        return min(asked or _TRIALS, self.space.size() or asked or _TRIALS)
+        return min(asked or usual, self.space.size() or asked or usual)
 
     @property
     def head(self) -> type[TaskHead]:
@@ -46,9 +49,14 @@ class Plan:
         return find(self.run.head.type, TaskHead)  # type: ignore[type-abstract]
 
     @property
-    def written(self) -> Mapping[str, Any]:
-        """The space as the run or its head writes it."""
-        return self.settings.space if self.settings.space is not None else self.head.searched
+    def written(self) -> Mapping[str, str]:
+        """What each searched setting may take, as a run file writes it."""
+        return {each.key: str(each) for each in self.space.dimensions}
+
+    def is_error(self, metric: str) -> bool:
+        """Whether less of a validation score is better."""
+        head: TaskHead = self.run.head.build()
+        return head.is_error(metric)
 
     def best(self, values: Values) -> Run:
         """The run of a point as somebody would train it: with its own workers, trackers and validations."""
@@ -65,13 +73,28 @@ def planned(values: Mapping[str, Any]) -> Plan:
     declared = find(run.head.type, TaskHead).searched  # type: ignore[type-abstract]
     written = settings.space if settings.space is not None else dict(declared)
     base = place(_without_tune(values), _as_a_trial(run, settings))
-    space = Space.of(base, [dimension(key, each) for key, each in written.items()])
+    dimensions = [dimension(key, each) for key, each in written.items()]
+    if settings.space is None:  # what a head declares knows nothing of the run, from which the search begins
+        dimensions = [each.widened(value_at(run, each.key)) for each in dimensions]
+    space = Space.of(base, dimensions)
+    if settings.is_population:
+        space = _midway(space, is_declared=settings.space is None)
     if settings.search == "grid":
         space.points()  # raises for endless ones
         if (size := space.size()) is None or size > MOST_POINTS:
             rule = f"a grid of more than {MOST_POINTS:,} points is no search. Take tpe, or coarser steps."
             raise RunError([Problem("tune.search", rule)])
     return Plan(values, check(base), settings, space)
+
+
+def _midway(space: Space, *, is_declared: bool) -> Space:
+    """The space of what may change in mid-run. Raises RunError for what somebody asked for and may not."""
+    problems = midway_problems(space)
+    if problems and not is_declared:
+        raise RunError(problems, source="the search space")
+    out = {problem.key for problem in problems}
+    kept = [each for each in space.dimensions if out.isdisjoint((each.key, each.condition and each.condition.key))]
+    return Space.of(space.base, kept)
 
 
 def with_validations(plan: Plan, prepared: Prepared) -> tuple[Plan, float]:
@@ -92,13 +115,19 @@ def _without_tune(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_a_trial(run: Run, settings: TuneSettings) -> Values:
-    """What a trial has otherwise than the run: one worker, one checkpoint, nobody who is told its curves but us."""
+    """What a trial has otherwise than the run: one checkpoint, nobody who is told its curves but us.
+
+    It has as many workers as the run needs at least, and one where the run leaves that open.
+    """
+    workers = run.scaling.least_workers
     same: Values = {
-        "scaling.num_workers": 1,
-        "scaling.strategy": "ddp",
+        "scaling.num_workers": workers,
+        "scaling.strategy": run.scaling.strategy if workers > 1 else "ddp",
         "train.trackers": [],
         "train.keep_checkpoints": 1,
         "train.validation": "inline",
         "train.mirror": None,
     }
-    return {**same, "train.select": settings.metric} if settings.metric else same
+    if settings.is_population:
+        same["train.patience"] = None  # who has come to its end may still take over from others
+    return {**same, "train.select": settings.metrics[0]} if settings.metrics else same

@@ -35,11 +35,27 @@ def hopeless(trials: Collection[Trial], concurrent: int, total: int) -> str:
     return failed[0].reason
 
 
-def seconds_left(trials: Collection[Trial], total: int, concurrent: int, under_way_s: float) -> float | None:
+def goes_on(trial: Trial, had: int, deaths: int, max_failures: int) -> bool:
+    """Whether a trial of which a process died goes on from its last checkpoint.
+
+    It does when it has validated since it began (`had` points then): one that dies at the same place again would do so
+    for ever. `deaths` of at most `max_failures` are behind it, this one included.
+    """
+    return len(trial.curve) > had and deaths <= max_failures
+
+
+def seconds_left(
+    trials: Collection[Trial], total: int, concurrent: int, under_way_s: float, *, in_turns: bool = False
+) -> float | None:
     """Seconds until the last trial ends if the rest are as long as those so far; None before the first has ended.
 
-    `under_way_s` is how long the trials under way have been running, added up.
+    `under_way_s` is how long the trials under way have been running, added up. Those that train in turns end together,
+    and what is left is told from the share of each that is done.
     """
+    if in_turns:
+        done = sum(trial.curve[-1].progress if trial.curve else 0.0 for trial in trials)
+        rest = sum(1 - (trial.curve[-1].progress if trial.curve else 0.0) for trial in trials if not trial.has_ended)
+        return sum(trial.seconds for trial in trials) / done * rest / max(1, concurrent) if done else None
     ended = [trial.seconds for trial in trials if trial.has_ended]
     if not ended:
         return None

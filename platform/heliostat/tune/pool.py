@@ -1,154 +1,217 @@
-"""Trials of one worker in a pool of warm processes on this machine."""
+"""Trials in a pool of warm processes: one of them for each worker of a trial, wherever they come from."""
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-from contextlib import suppress
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from heliostat.errors import TrainError
 from heliostat.run import Run
 from heliostat.train.policy import Continue, Stop
+from heliostat.tune.preflight import Places
 from heliostat.tune.records import Point
-from heliostat.tune.trials import Ended, Event, Failed, Order, Rehearsal, Validated, told
+from heliostat.tune.trials import Ended, Event, Failed, Order, Rehearsal, Trials, Validated, Weight, told
 
 
-@dataclass
-class _Place:
-    """One warm process."""
+class Process(Protocol):
+    """One warm process that serves (`place.serve`)."""
 
-    connection: Connection
-    pid: int
-    number: int | None = None
-    """The trial that it works on."""
+    is_gone: bool
+    """Whether it is known to have ended."""
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Tell it; one that is gone hears nothing."""
+        ...
+
+    def receive(self) -> dict[str, Any] | None:
+        """The next message; None from a process that is gone."""
+        ...
 
 
-class Pool:
-    """`size` warm processes with `threads` threads each. It implements `trials.Trials`."""
+class Source(Protocol):
+    """Where processes come from."""
 
-    def __init__(self, size: int, threads: int, log: Path) -> None:
-        self.size, self.threads, self.log = size, threads, log
-        self._nursery: subprocess.Popen[bytes] | None = None
-        self._control: socket.socket | None = None
-        self._places: list[_Place] = []
+    told_late_s: float
+    """How long after the fact one learns that a process is gone."""
+    log: Path
 
     def start(self) -> None:
-        """Start the process that forks the others; what it imports takes it some seconds, which nobody waits for."""
-        ours, theirs = socket.socketpair()
-        threads = str(self.threads)
-        paths = os.pathsep.join(path for path in sys.path if path)
-        with theirs, self.log.open("ab") as log:
-            self._nursery = subprocess.Popen(
-                [sys.executable, "-m", "heliostat.tune.nursery", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
-                start_new_session=True,  # Ctrl-C is for the driver; and the group can be ended as one
-            )
-        self._control = ours
+        """Begin to get ready, without waiting for it. Raises TrainError for what can never come."""
+        ...
+
+    def hire(self, number: int) -> list[Any]:
+        """Processes that are near each other, as workers of one trial. Raises TrainError when they cannot start."""
+        ...
+
+    def wait(self, processes: Sequence[Any], timeout_s: float) -> list[Any]:
+        """Those that have something to say, or are gone, after waiting for it `timeout_s` seconds at most."""
+        ...
+
+    def dismiss(self, processes: Sequence[Any]) -> None:
+        """End them at once."""
+        ...
+
+    def close(self) -> None:
+        """End all of them, and leave nothing behind."""
+        ...
+
+
+@dataclass(eq=False)
+class _Crew:
+    """The processes of one place: as many as a trial has workers. They stay together from trial to trial."""
+
+    members: list[Process]
+    number: int | None = None
+    """The trial that it works on."""
+    order: Mapping[str, Any] = field(default_factory=dict)
+    ended: Ended | None = None
+    """What the first worker said at the end of the trial; it is over when all of them have."""
+    working: int = 0
+    """Members that have not come to the end of the trial."""
+
+
+class Pool(Trials):
+    """As many places as trials run at a time, each with a process for each worker of a trial."""
+
+    def __init__(self, source: Source, shared: Places) -> None:
+        self.source, self.shared, self.size = source, shared, shared.concurrent
+        self._crews: list[_Crew] = []
 
     def rehearse(self, run: Run, prepared: Path) -> list[Rehearsal]:
-        """Build the run once in every place. Raises TrainError with what went wrong in one."""
-        while len(self._places) < self.size:
+        """Build the run once in every process. Raises TrainError with what went wrong in one."""
+        while len(self._crews) < self.size:
             self._hire()
-        order = {"do": "rehearse", "run": run.dump(), "prepared": str(prepared), "threads": self.threads}
-        for place in self._places:
-            _send(place, order)
-        return [self._rehearsed(place) for place in self._places]
+        order = {"do": "rehearse", "run": run.dump(), "prepared": str(prepared), "threads": self.shared.threads}
+        processes = self._everybody()
+        for process in processes:
+            process.send(order)
+        return [self._rehearsed(process) for process in processes]
+
+    def weigh(self, runs: Sequence[Run], prepared: Path) -> list[Weight | str]:
+        """Build the models of other runs, shared out over the processes."""
+        processes, found = self._everybody(), dict[int, Weight | str]()
+        order = {"do": "weigh", "prepared": str(prepared), "threads": self.shared.threads}
+        for place, run in enumerate(runs):
+            processes[place % len(processes)].send({**order, "run": run.dump()})
+        for place in range(len(runs)):
+            message = processes[place % len(processes)].receive()
+            if message is None:
+                raise TrainError(f"a process of the sweep is gone: killed, or out of memory. See {self.source.log}.")
+            kind = message.pop("is")
+            found[place] = message["error"] if kind == "failed" else Weight(**message)
+        return [found[place] for place in range(len(runs))]
 
     @property
     def free(self) -> int:
         """Places without a trial."""
-        return self.size - sum(place.number is not None for place in self._places)
+        return self.size - sum(crew.number is not None for crew in self._crews)
 
     def begin(self, order: Order) -> None:
-        """Hand a trial to a place that is free."""
-        place = next((place for place in self._places if place.number is None), None) or self._hire()
-        place.number = order.number
+        """Hand a trial to the first worker of a place that is free; it says where the others meet it."""
+        crew = self._idle() or self._hire()
+        crew.number, crew.ended, crew.working = order.number, None, self.shared.workers
         prepared = None if order.prepared is None else str(order.prepared)
-        message = {"do": "train", "run": order.run.dump(), "folder": str(order.folder), "prepared": prepared}
-        _send(place, {**message, "threads": self.threads})
+        message: dict[str, Any] = {
+            "do": "train",
+            "run": order.run.dump(),
+            "folder": str(order.folder),
+            "prepared": prepared,
+        }
+        message |= {"threads": self.shared.threads, "measures": list(order.measures)}
+        crew.order = {**message, "rank": 0, "world_size": self.shared.workers}
+        crew.members[0].send(crew.order)
 
     def events(self, timeout_s: float) -> list[Event]:
-        """What the places have said; one whose process is gone has failed, and another takes its place when asked."""
-        busy = {place.connection: place for place in self._places if place.number is not None}
-        return [self._event(busy[each]) for each in wait(list(busy), timeout_s) if isinstance(each, Connection)]
+        """What the places have said; one of which a process is gone has failed, and another comes when asked for."""
+        at_work = {id(member): crew for crew in self._crews if crew.number is not None for member in crew.members}
+        everybody = [member for crew in self._crews if crew.number is not None for member in crew.members]
+        events = []
+        for member in self.source.wait(everybody, timeout_s):
+            crew = at_work[id(member)]
+            if crew.number is not None and (event := self._heard(crew, member)):
+                events.append(event)
+        return events
 
     def answer(self, number: int, decision: Continue | Stop) -> None:
         """Let the trial go on, or end."""
-        _send(next(place for place in self._places if place.number == number), told(decision))
+        crew = next((crew for crew in self._crews if crew.number == number), None)
+        if crew:  # or else it is gone
+            crew.members[0].send(told(decision))
 
     def close(self) -> None:
-        """Kill every process; checkpoints that are being written stay incomplete, as after any kill."""
-        if self._nursery is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._nursery.pid, signal.SIGKILL)
-            self._nursery.wait()
-            self._nursery = None
-        if self._control is not None:
-            self._control.close()
-        while self._places:
-            self._places.pop().connection.close()
+        """End every process."""
+        self._crews = []
+        self.source.close()
 
-    def _hire(self) -> _Place:
-        assert self._control
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            try:
-                socket.send_fds(self._control, [b"."], [theirs.fileno()])
-                pid = self._control.recv(8)
-            except OSError:
-                pid = b""
-            if not pid:
-                raise TrainError(f"the processes of the sweep cannot start. See {self.log}.")
-            place = _Place(Connection(os.dup(ours.fileno())), int.from_bytes(pid, "little"))
-        self._places.append(place)
-        return place
+    def _everybody(self) -> list[Process]:
+        return [member for crew in self._crews for member in crew.members]
 
-    def _rehearsed(self, place: _Place) -> Rehearsal:
-        message = _received(place)
+    def _idle(self) -> _Crew | None:
+        """A place without a trial whose processes all live; where one has died meanwhile, the others are ended, too."""
+        for crew in [crew for crew in self._crews if crew.number is None]:
+            if not self._is_anybody_gone(crew, 0.0):
+                return crew
+            self._crews.remove(crew)
+            self.source.dismiss(crew.members)
+        return None
+
+    def _hire(self) -> _Crew:
+        crew = _Crew(self.source.hire(self.shared.workers))
+        self._crews.append(crew)
+        return crew
+
+    def _rehearsed(self, process: Process) -> Rehearsal:
+        message = process.receive()
         if message is None or message["is"] == "failed":
             what = message["error"] if message else "its process is gone: killed, or out of memory"
-            raise TrainError(f"a trial cannot be built: {what}. See {self.log}.")
+            raise TrainError(f"a trial cannot be built: {what}. See {self.source.log}.")
         message.pop("is")
         return Rehearsal(**{**message, "scores": tuple(message["scores"])})
 
-    def _event(self, place: _Place) -> Event:
-        number, message = place.number, _received(place)
+    def _heard(self, crew: _Crew, member: Process) -> Event | None:
+        number, message = crew.number, member.receive()
         assert number is not None
-        if message is None:
-            self._places.remove(place)
-            place.connection.close()
-            return Failed(number, "its process is gone: killed, or out of memory", "")
-        kind = message.pop("is")
+        kind = message.pop("is") if message else "gone"
+        if message is None or kind == "failed":
+            return self._lost(crew, number, message)
+        if kind == "meeting":
+            for rank, other in enumerate(crew.members[1:], 1):
+                other.send({**crew.order, **message, "rank": rank})
+            return None
         if kind == "validated":
             row = message.pop("row")
             return Validated(number, Point(**message), row)
-        place.number = None
-        if kind == "failed":
+        crew.working -= 1
+        if member is crew.members[0]:
+            crew.ended = Ended(number, message["reason"], Path(message["prepared"]), message["costs"])
+        if crew.working:
+            return None
+        crew.number = None
+        return crew.ended
+
+    def _lost(self, crew: _Crew, number: int, message: Mapping[str, Any] | None) -> Failed:
+        """A trial that failed with one of its workers. Those that cannot work alone are ended with it."""
+        crew.number = None
+        if message and len(crew.members) == 1:
             return Failed(number, message["error"], message["trace"])
-        return Ended(number, message["reason"], Path(message["prepared"]))
+        if message and not self._is_anybody_gone(crew, self.source.told_late_s):
+            failed = Failed(number, message["error"], message["trace"])
+        else:
+            failed = Failed(number, "its process is gone: killed, or out of memory", "", is_lost=True)
+        self._crews.remove(crew)
+        self.source.dismiss(crew.members)
+        return failed
 
-
-def _send(place: _Place, message: dict[str, Any]) -> None:
-    with suppress(BrokenPipeError):  # `events` will find it gone
-        place.connection.send_bytes(json.dumps(message).encode())
-
-
-def _received(place: _Place) -> dict[str, Any] | None:
-    """The next message; None from a process that is gone."""
-    try:
-        message: dict[str, Any] = json.loads(place.connection.recv_bytes())
-    except (EOFError, ConnectionError, OSError):
-        return None
-    return message
+    def _is_anybody_gone(self, crew: _Crew, within_s: float) -> bool:
+        """Whether a process has died; an error may be that of a worker which waited for it."""
+        deadline = time.monotonic() + within_s
+        while True:
+            for member in self.source.wait(crew.members, 0.0):
+                if member.receive() is None:
+                    return True
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.05)

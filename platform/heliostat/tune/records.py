@@ -9,12 +9,26 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from heliostat.component import closest
 from heliostat.data.fingerprint import write_whole
 from heliostat.errors import TrainError
 from heliostat.home import home
+
+
+class Aim(NamedTuple):
+    """Something that trials are compared by."""
+
+    name: str
+    is_error: bool = False
+    """Whether less of it is better."""
+
+    @property
+    def sign(self) -> float:
+        """What makes a value of it greater where it is better."""
+        return -1.0 if self.is_error else 1.0
+
 
 State = Literal["running", "finished", "stopped", "failed"]
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,100}")
@@ -34,6 +48,33 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Exploit:
+    """A member of a population has left its own weights for those of a better one."""
+
+    member: int
+    donor: int
+    step: int
+    """The update after which both stood; the member goes on from here with the donor's weights and optimiser."""
+    score: float
+    """The member's own at that step; greater is better."""
+    donor_score: float
+    before: Mapping[str, Any]
+    """The member's settings until then."""
+    taken: Mapping[str, Any]
+    """The donor's settings, from which `after` comes."""
+    after: Mapping[str, Any]
+    checkpoint: str = ""
+    """The SHA-256 of the manifest that was handed over, which holds those of all its files; equal on both sides."""
+
+    @property
+    def changed(self) -> dict[str, tuple[Any, Any]]:
+        """Dotted key -> the member's value before and after, where they differ; None where it has none."""
+        keys = dict.fromkeys([*self.before, *self.after])
+        both = {key: (self.before.get(key), self.after.get(key)) for key in keys}
+        return {key: (old, new) for key, (old, new) in both.items() if old != new}
+
+
+@dataclass(frozen=True)
 class Trial:
     """One trial. A record that is not `running` never changes again."""
 
@@ -50,6 +91,10 @@ class Trial:
     seconds: float = 0.0
     reason: str = ""
     """Why it ended early, or what went wrong."""
+    exploits: tuple[Exploit, ...] = ()
+    """Of a member of a population: whose weights it took over, and when. Its curve is then that of its weights."""
+    costs: Mapping[str, float] = field(default_factory=dict)
+    """What was measured of its best checkpoint, by the names of `run.MEASURED`; what nobody asked for is not."""
 
     @property
     def best(self) -> Point | None:
@@ -69,7 +114,10 @@ class Trial:
 
 
 class SweepFolder:
-    """`home()/sweeps/<id>`: sweep.json, trials/0007.json beside trials/<id>-0007/, the folder of an ordinary run."""
+    """`home()/sweeps/<id>`: sweep.json, trials/0007.json beside trials/<id>-0007/, the folder of an ordinary run.
+
+    A population's exchanges are written to turns/0003.json before the first of them is done.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -114,6 +162,20 @@ class SweepFolder:
         """Keep a trial as it stands."""
         _write(self.folder / "trials" / f"{trial.number:04}.json", asdict(trial))
 
+    def write_turn(self, turn: int, values: Mapping[str, Any]) -> None:
+        """Keep what is known and decided after a population's `turn`-th validation, before anything is done."""
+        _write(self.folder / "turns" / f"{turn:04}.json", values)
+
+    def read_turn(self, turn: int) -> dict[str, Any] | None:
+        """What `write_turn` kept; None where nothing was decided yet."""
+        path = self.folder / "turns" / f"{turn:04}.json"
+        values: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return values
+
+    def last_turn(self) -> int:
+        """The newest turn that `write_turn` kept; 0 where there is none."""
+        return max((int(path.stem) for path in (self.folder / "turns").glob("*.json")), default=0)
+
     def read(self) -> list[Trial]:
         """Every trial, by its number. Raises TrainError for a file that is no record."""
         return [_trial(path) for path in sorted((self.folder / "trials").glob("*.json"))]
@@ -122,7 +184,9 @@ class SweepFolder:
 def _trial(path: Path) -> Trial:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return Trial(**{**values, "curve": tuple(Point(**point) for point in values["curve"])})
+        curve = tuple(Point(**point) for point in values["curve"])
+        exploits = tuple(Exploit(**each) for each in values.get("exploits", ()))
+        return Trial(**{**values, "curve": curve, "exploits": exploits})
     except (ValueError, TypeError, KeyError) as error:
         raise TrainError(f"{path} is damaged ({error}). Delete it to run that trial anew.") from None
 

@@ -6,6 +6,7 @@ import json
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -80,12 +81,36 @@ class Space:
         counted = sum(1 for _ in islice(self.points(), MOST_POINTS))
         return counted if counted < MOST_POINTS else None
 
+    def ends(self) -> Iterator[tuple[Dimension, Values]]:
+        """Each end of each range and each choice, one at a time, with the choices under which it exists."""
+        by_key = {each.key: each for each in self.dimensions}
+        for each in self.dimensions:
+            for value in each.domain.ends:
+                yield each, {**_needed(each, by_key), each.key: value}
+
     def default(self, run: Run) -> Values | None:
         """The point at which `run` itself lies; None where it lies outside."""
-        dumped = run.dump()
-        values = self.drawn(lambda each: _at(dumped, each.key))
-        inside = all(each.domain.holds(values[each.key]) for each in self.dimensions if each.key in values)
-        return values if inside else None
+        return None if self.outside(run) else self._of(run)
+
+    def outside(self, run: Run) -> Values:
+        """What of `run` its settings' domains do not hold, by key."""
+        values = self._of(run)
+        found = [each.key for each in self.dimensions if each.key in values and not each.domain.holds(values[each.key])]
+        return {key: values[key] for key in found}
+
+    def _of(self, run: Run) -> Values:
+        return self.drawn(lambda each: self._own(each, value_at(run, each.key)))
+
+    def _own(self, each: Dimension, value: Any) -> Any:
+        """What the dimension says for `value`, of a resolved run: `adamw` for all of that section's defaults."""
+        value = each.spelled(value)
+        if isinstance(each.domain, Range) or each.domain.holds(value):
+            return value
+        for option in each.domain.options:
+            with suppress(RunError):
+                if value_at(self.run({each.key: option}), each.key) == value:
+                    return option
+        return value
 
     def _below(self, values: Values, rest: Sequence[Dimension]) -> Iterator[Values]:
         if not rest:
@@ -122,7 +147,7 @@ class Space:
             raise RunError([Problem("tune.space", rule)])
         random_ = random.Random(7)
         for _ in range(_TRIED):
-            values = self.drawn(lambda each: _random_value(each, random_))
+            values = self.drawn(lambda each: random_value(each, random_))
             try:
                 self.run(values)
             except RunError as error:
@@ -139,13 +164,16 @@ def _holds(each: Dimension, values: Mapping[str, Any]) -> bool:
     return condition.key in values and Choice(condition.options).holds(values[condition.key])
 
 
-def _at(values: Any, key: str) -> Any:
+def value_at(run: Run, key: str) -> Any:
+    """What the run has at a dotted key; None where it has nothing."""
+    values: Any = run.dump()
     for part in key.split("."):
         values = values.get(part) if isinstance(values, Mapping) else None
     return values
 
 
-def _random_value(each: Dimension, random_: random.Random) -> Any:
+def random_value(each: Dimension, random_: random.Random) -> Any:
+    """A value of the dimension, drawn as its domain says."""
     domain = each.domain
     if isinstance(domain, Choice):
         return random_.choice(domain.options)
@@ -234,3 +262,12 @@ def _without_dependents(problems: list[Problem], dimensions: Sequence[Dimension]
     lone = [problem for problem in problems if " (with " not in problem.rule]
     rest = [problem for problem in problems if " (with " in problem.rule and len(keys) == 1]
     return lone + rest
+
+
+def is_run(space: Space, values: Mapping[str, Any]) -> bool:
+    """Whether the values make a run."""
+    try:
+        space.run(values)
+    except RunError:
+        return False
+    return True

@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 import random
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from heliostat.errors import RunError
 from heliostat.run import TuneSettings
 from heliostat.run.domains import Choice, Dimension
 from heliostat.train.policy import Continue, Stop
-from heliostat.tune.records import Point, Trial
-from heliostat.tune.space import Space, Values
+from heliostat.tune.objectives import reached
+from heliostat.tune.records import Aim, Point, Trial
+from heliostat.tune.space import Space, Values, is_run
 
 if TYPE_CHECKING:
     import optuna
 
 WHOLE = 1000
 """The budget that a scheduler sees in the run's own training; a trial of twice its epochs has twice of it."""
+_LATE = 2 / 3
+"""The share of a trial from which on it is not stopped: that would spare little, and finished ones can be compared."""
 _DRAWS = 50
 """Points that are drawn in search of one that is new and makes a whole run."""
 
@@ -27,15 +29,24 @@ _DRAWS = 50
 class Study:
     """Proposes points and judges validations. Not safe for two threads."""
 
-    def __init__(self, space: Space, settings: TuneSettings, *, epochs: float, seed: int | None = None) -> None:
-        """`epochs` are the passes over the train split of the run itself."""
+    def __init__(
+        self,
+        space: Space,
+        settings: TuneSettings,
+        *,
+        epochs: float,
+        seed: int | None = None,
+        aims: Sequence[Aim] = (),
+    ) -> None:
+        """`epochs` are the passes over the train split of the run itself; several `aims` are proposed for at once."""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         self._space, self._settings, self._epochs = space, settings, epochs
+        self._aims = aims if len(aims) > 1 else ()
         self._study = optuna.create_study(
-            direction="maximize",
+            directions=["maximize"] * max(1, len(aims)),
             sampler=_sampler(settings, settings.seed if seed is None else seed),
             pruner=_pruner(settings),
         )
@@ -53,13 +64,15 @@ class Study:
     def propose(self) -> Values | None:
         """The next point; None when there is none that is new."""
         if self._grid is not None:
-            return next((point for point in self._grid if _text(point) not in self._seen and self._is_run(point)), None)
+            return next(
+                (point for point in self._grid if _text(point) not in self._seen and is_run(self._space, point)), None
+            )
         import optuna
 
         for _ in range(_DRAWS):
             trial = self._study.ask()
             values = self._space.drawn(lambda each, trial=trial: _suggested(trial, each))  # type: ignore[misc]
-            if _text(values) not in self._seen and self._is_run(values):
+            if _text(values) not in self._seen and is_run(self._space, values):
                 self._proposed[_text(values)] = trial
                 return values
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
@@ -73,11 +86,13 @@ class Study:
 
     def judge(self, number: int, point: Point) -> Continue | Stop:
         """Whether the trial goes on after a validation."""
+        if self._aims:  # their order by one score alone says little
+            return Continue()
         trial, budget = self._asked[number], self.budget(point)
         if (number, budget) not in self._told:  # a trial that goes on in another driver may say it again
             self._told.add((number, budget))
             trial.report(point.score, budget)
-        if self._settings.scheduler == "fifo" or not trial.should_prune():
+        if point.progress >= _LATE or self._settings.scheduler in ("fifo", "pbt", "pb2") or not trial.should_prune():
             return Continue()
         return Stop(f"{self._settings.scheduler}: others did better after {point.epochs:.3g} epochs", is_kept=False)
 
@@ -87,8 +102,11 @@ class Study:
 
         asked, best = self._asked.pop(trial.number), trial.best
         states = optuna.trial.TrialState
+        values = reached(trial, self._aims) if self._aims else None
         if trial.state == "failed" or best is None:
             self._study.tell(asked, state=states.FAIL)
+        elif self._aims:
+            self._study.tell(asked, values, state=states.COMPLETE if values else states.FAIL)
         elif trial.state == "stopped":
             self._study.tell(asked, state=states.PRUNED)
         else:
@@ -112,13 +130,6 @@ class Study:
         trial = self._study.ask()
         self._space.drawn(lambda each: _suggested(trial, each))
         return trial
-
-    def _is_run(self, values: Values) -> bool:
-        try:
-            self._space.run(values)
-        except RunError:
-            return False
-        return True
 
 
 def _shuffled(space: Space, seed: int) -> Iterator[Values]:
@@ -153,7 +164,7 @@ def _suggested(trial: optuna.Trial, each: Dimension) -> Any:
 def _sampler(settings: TuneSettings, seed: int) -> optuna.samplers.BaseSampler:
     from optuna import samplers
 
-    if settings.search == "tpe":
+    if settings.search == "tpe" and not settings.is_population:  # whose points are drawn before any has a score
         # Groups are the parts of a conditional space; a running trial counts as a bad one, so that neighbours differ.
         return samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
     if settings.search == "sobol":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -19,6 +20,8 @@ class Order(NamedTuple):
     folder: Path
     prepared: Path | None
     """The prepared data, where it is known which they are; None lets the trial prepare its own."""
+    measures: tuple[str, ...] = ()
+    """What is measured of its best checkpoint in the end, of `run.MEASURED`."""
 
 
 class Validated(NamedTuple):
@@ -36,6 +39,8 @@ class Ended(NamedTuple):
     reason: str
     """Empty for one that made every update."""
     prepared: Path
+    costs: Mapping[str, float] = {}
+    """What `Order.measures` asked for."""
 
 
 class Failed(NamedTuple):
@@ -45,6 +50,8 @@ class Failed(NamedTuple):
     error: str
     """The error's type and what it says, on one line."""
     trace: str
+    is_lost: bool = False
+    """Whether nobody raised anything: a process of it is gone."""
 
 
 Event = Validated | Ended | Failed
@@ -61,13 +68,40 @@ class Rehearsal(NamedTuple):
     device: str
     memory_mb: float
     """What the process holds with the model, its gradients and its optimiser."""
+    trained: int = 0
+    """Parameters that the optimiser moves."""
+    shapes: str = ""
+    """A hash of the names and shapes of all weights."""
+    machine: str = ""
+    free_mb: float = math.inf
+    """What was free on that machine, this process beside."""
+
+    def weighing(self, weight: Weight) -> float:
+        """What a process would hold with another model, in MB: four bytes a weight, twelve more where one moves."""
+        more = 4 * (weight.parameters - self.parameters) + 12 * (weight.trained - self.trained)
+        return self.memory_mb + more / 1e6
+
+
+class Weight(NamedTuple):
+    """How large the model of a run is."""
+
+    parameters: int
+    trained: int
+    shapes: str
 
 
 class Trials(Protocol):
-    """Some places, each of which trains one trial at a time."""
+    """Some places, each of which trains one trial at a time, with one worker or several."""
+
+    size: int
+    """How many places there are."""
 
     def rehearse(self, run: Run, prepared: Path) -> list[Rehearsal]:
         """Build the run once in every place, which also loads whatever its trials will need."""
+        ...
+
+    def weigh(self, runs: Sequence[Run], prepared: Path) -> list[Weight | str]:
+        """How large the models of other runs are; of one that cannot be built, what went wrong."""
         ...
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from heliostat.tune.records import Trial
+from heliostat.tune.records import Aim, Exploit, Trial
 
 
 class View(NamedTuple):
@@ -16,6 +16,10 @@ class View(NamedTuple):
     concurrent: int
     metric: str
     seconds_left: float | None
+    is_error: bool = False
+    """Whether less of the metric is better."""
+    aims: tuple[Aim, ...] = ()
+    """All that trials are compared by, `metric` first."""
 
 
 class SweepWatcher:
@@ -29,3 +33,6 @@ class SweepWatcher:
 
     def update(self, view: View) -> None:
         """Something may have changed; called a few times a second."""
+
+    def exploited(self, exploit: Exploit) -> None:
+        """A member of a population goes on with the weights of another, which have arrived in its folder."""

@@ -93,6 +93,7 @@ class LoanDefault(Risk):
         "owed reasons, an appeal and a test for discrimination, by law in many countries."
     )
     private: ClassVar[bool] = True
+    searched: ClassVar[Mapping[str, Any]] = {**Risk.searched, "encoder.dropout": "quniform(0,0.4,0.1)"}
     samples: ClassVar[tuple[Row, ...]] = (
         {
             "amount": 50_000.0, "guaranteed": 25_000.0, "approved": "2004-06-15", "business": "Corner Cafe",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from heliostat.plugin import Demo, Ranking, Row
 from heliostat_recommendation.drawing import draw_products
@@ -62,6 +62,7 @@ class Baskets(Ranking):
     """Products that follow a customer's purchases."""
 
     demo: ClassVar[type[Demo] | None] = BasketDemo
+    searched: ClassVar[Mapping[str, Any]] = {**Ranking.searched, "encoder.dropout": "quniform(0,0.5,0.1)"}
     samples: ClassVar[tuple[Row, ...]] = (
         {"history": ["20725", "20727", "22383"]},
         {"history": ["22423", "22699"]},

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from heliostat.plugin import Classification, Demo, Field, Record, Row
 
@@ -34,12 +33,6 @@ class Polarity(Classification):
 
     takes: ClassVar[type[Record]] = Review
     demo: ClassVar[type[Demo] | None] = PolarityDemo
-    searched: ClassVar[Mapping[str, Any]] = {
-        "train.lr": "log(3e-5,3e-3)",
-        "train.tokens_per_batch": "choice(1024,2048,4096,8192)",
-        "train.weight_decay": "log(1e-3,0.3)",
-        "head.class_weights": "choice(none,sqrt,balanced)",
-    }
     samples: ClassVar[tuple[Row, ...]] = (
         {"text": "Lovely. The fabric is soft, it fits like a glove, and I have already ordered a second one in blue."},
         {"text": "It's okay. The colour is pretty, but the sleeves are a little short. I might keep it, I might not."},

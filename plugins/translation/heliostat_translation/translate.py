@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -66,6 +66,7 @@ class Translate(Seq2Seq):
     takes: ClassVar[type[Record]] = Sentence
     gives: ClassVar[type[Record]] = Translation
     demo: ClassVar[type[Demo] | None] = TranslationDemo
+    searched: ClassVar[Mapping[str, Any]] = {**Seq2Seq.searched, "encoder.dropout": "choice(0.0,0.1,0.2,0.3)"}
     samples: ClassVar[tuple[Row, ...]] = (
         {"text": "Click the button to open the window."},
         {"text": "Select the cells that you want to copy, and then choose Edit - Copy."},
