@@ -1,0 +1,139 @@
+"""A measured probe: the first 20 updates of a run in processes of their own, as many as it has workers here."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from heliostat.errors import TrainError
+from heliostat.run import Run
+from heliostat.train.crew import share_of_cores
+
+if TYPE_CHECKING:
+    from heliostat.data.prepared import Prepared
+
+STEPS = 20
+WARM = 5
+"""Updates before a step takes what it takes from then on: shapes that are new are compiled for."""
+
+
+class Probe(NamedTuple):
+    """What the first updates of a run took, on one worker of `num_workers`."""
+
+    num_workers: int
+    threads: int
+    device: str
+    build_s: float
+    """From imported libraries to the first update."""
+    step_s: tuple[float, ...]
+    step_tokens: tuple[float, ...]
+    """Tokens of each global batch."""
+    validate_s: tuple[float, ...]
+    """Each of a whole validation: scaled up where a part of the split was read."""
+    save_s: tuple[float, ...]
+    """What a checkpoint holds the training up."""
+    settle_s: float
+    """Until the last checkpoint is on the disk."""
+    baseline_bytes: int
+    """Resident before anything is built: Python and its libraries."""
+    peak_bytes: int
+    """The most that was resident beyond that."""
+    gpu_bytes: int = 0
+    """The most that torch held on the GPU."""
+
+    @property
+    def steady_s(self) -> float:
+        """Seconds of an update once it is warm: the mean without the fastest and slowest tenth."""
+        steady = sorted(self.step_s[WARM:] or self.step_s)
+        cut = len(steady) // 10
+        kept = steady[cut : len(steady) - cut]
+        return sum(kept) / len(kept)
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Tokens of all workers together, once warm."""
+        tokens = self.step_tokens[WARM:] or self.step_tokens
+        return sum(tokens) / len(tokens) / self.steady_s
+
+    def seconds(self, num_steps: int, validations: int) -> float:
+        """Seconds of a training: start, updates, validations, checkpoints."""
+        warm = self.step_s[:WARM][:num_steps]
+        steps = sum(warm) + (num_steps - len(warm)) * self.steady_s
+        checked = sum(first + (validations - 1) * later for first, later in (self.validate_s, self.save_s))
+        return self.build_s + steps + checked + self.settle_s
+
+
+def workers_here(run: Run) -> int:
+    """Workers of `run` that this machine can hold: all that it asks for, or as many as there are GPUs or cores."""
+    import torch
+
+    room = torch.cuda.device_count() or share_of_cores(1)
+    return max(1, min(run.scaling.most_workers, room))
+
+
+def probe(run: Run, prepared: Prepared, *, steps: int = STEPS) -> Probe:
+    """Make the first `steps` updates of `run`, two validations and two checkpoints, and throw them away.
+
+    A run with more workers than this machine holds is probed with as many as it does. Raises TrainError with what
+    the processes said when one of them fails.
+    """
+    workers = workers_here(run)
+    threads = run.scaling.threads_per_worker or share_of_cores(workers)
+    with tempfile.TemporaryDirectory(prefix="heliostat-probe-") as scratch:
+        found = _run_processes(_tellings(_probed(run, workers), prepared.folder, Path(scratch), workers, threads, steps))
+    worst = max(found, key=lambda each: int(each["peak_bytes"]))
+    first = {**found[0], "peak_bytes": worst["peak_bytes"], "baseline_bytes": worst["baseline_bytes"]}
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in first.items()}
+    return Probe(num_workers=workers, threads=threads, **values)
+
+
+def _probed(run: Run, workers: int) -> dict[str, Any]:
+    """The run as its probe trains it: it validates itself, and tells nobody outside."""
+    values = run.dump()
+    trackers = [name for name in values["train"]["trackers"] if name == "tensorboard"]
+    values["train"] |= {"trackers": trackers, "mirror": None, "validation": "inline"}
+    strategy = values["scaling"]["strategy"] if workers > 1 else "ddp"
+    values["scaling"] |= {"num_workers": workers, "strategy": strategy}
+    return values
+
+
+def _tellings(
+    run: dict[str, Any], prepared: Path, scratch: Path, workers: int, threads: int, steps: int
+) -> list[dict[str, Any]]:
+    common = {"run": run, "prepared": str(prepared), "folder": str(scratch / "run"), "steps": steps}
+    common |= {"world_size": workers, "threads": threads, "meeting": str(scratch / "meeting")}
+    return [{**common, "rank": rank, "out": str(scratch / f"found-{rank}.json")} for rank in range(workers)]
+
+
+def _run_processes(tellings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    processes: list[subprocess.Popen[bytes]] = []
+    logs = [Path(told["out"]).with_suffix(".log") for told in tellings]
+    try:
+        for told, log in zip(tellings, logs, strict=True):
+            path = Path(told["out"]).with_suffix(".told")
+            path.write_text(json.dumps(told), encoding="utf-8")
+            command = [sys.executable, "-m", "heliostat.cluster.probe_process", str(path)]
+            with log.open("wb") as output:
+                environment = {**os.environ, "OMP_NUM_THREADS": str(told["threads"])}
+                processes.append(subprocess.Popen(command, stdout=output, stderr=output, env=environment))
+        codes = [process.wait() for process in processes]
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    for code, log in zip(codes, logs, strict=True):
+        if code:
+            raise TrainError(f"the probe ended with {code}: {_last_line(log)}")
+    return [json.loads(Path(told["out"]).read_text(encoding="utf-8")) for told in tellings]
+
+
+def _last_line(log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else "it said nothing"
