@@ -30,7 +30,9 @@ CASES = {
     ),
     "translation": Case(("plan", "run"), {**FULL, "file": "translation/quickstart"}, QUICK),
     "recommendation": Case(("plan", "run"), {**FULL, "file": "recommendation/quickstart"}, QUICK),
-    "finance": Case(("plan", "run"), {**FULL, "file": "finance/quickstart"}, {**QUICK, "overrides": ["train.epochs=1"]}),
+    "finance": Case(
+        ("plan", "run"), {**FULL, "file": "finance/quickstart"}, {**QUICK, "overrides": ["train.epochs=1"]}
+    ),
 }
 
 

@@ -31,14 +31,18 @@ def kuberay(
     image: Annotated[str | None, typer.Option(help="Of every pod; by default the one of cluster/docker.")] = None,
     namespace: Annotated[str, typer.Option(help="Where all of it goes.")] = "heliostat",
     workers: Annotated[int | None, typer.Option(min=1, help="Where the run leaves it to the cluster.")] = None,
-    cpus: Annotated[int | None, typer.Option(min=1, help="Cores a worker; by default threads_per_worker, or 4.")] = None,
+    cpus: Annotated[
+        int | None, typer.Option(min=1, help="Cores a worker; by default threads_per_worker, or 4.")
+    ] = None,
     memory: Annotated[int, typer.Option(min=1, help="GiB a worker; `heliostat plan RUN` says how many.")] = 16,
     gpus: Annotated[int, typer.Option(min=0, help="GPUs a worker.")] = 0,
     replicas: Annotated[int, typer.Option(min=1, help="Of each model that is served.")] = 2,
     schedule: Annotated[str, typer.Option(help="When --kind cron trains again: minute hour day month weekday.")] = (
         "0 3 * * 0"
     ),
-    out: Annotated[Path | None, typer.Option(help="A folder: a file an object; without it all goes to the screen.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A folder: a file an object; without it all goes to the screen.")
+    ] = None,
 ) -> None:
     """RayJob, RayCluster, RayCronJob or RayService of a run or of models, with all that they need beside them."""
     from heliostat.cluster.pods import Size, default_image
@@ -50,9 +54,7 @@ def kuberay(
         wish = Wish(kind, Size(image, cpus=cpus or 2, memory_gib=memory, gpus=gpus), namespace, schedule, replicas)
         objects = render_service(what, wish)
     else:
-        size = size_of(
-            load(what[0], what[1:]), image, cpus=cpus, memory_gib=memory, gpus=gpus, workers=workers
-        )
+        size = size_of(load(what[0], what[1:]), image, cpus=cpus, memory_gib=memory, gpus=gpus, workers=workers)
         objects = render_run(what[0], what[1:], Wish(kind, size, namespace, schedule, replicas))
     if out is None:
         print(as_yaml(objects), end="")

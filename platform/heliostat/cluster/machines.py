@@ -57,7 +57,9 @@ def read_machines(path: Path) -> list[Machine]:
     values = parse(text, str(path))
     table = values.get("machines") if isinstance(values, dict) else None
     if not isinstance(table, dict) or not table or set(values) != {"machines"}:
-        rule = "holds one key, 'machines', and under it a name and its values for each machine, as cluster/machines.yaml."
+        rule = (
+            "holds one key, 'machines', and under it a name and its values for each machine, as cluster/machines.yaml."
+        )
         raise RunError([Problem("", rule)], source=str(path))
     try:
         found = TypeAdapter(dict[str, Machine]).validate_python(table)

@@ -75,7 +75,10 @@ def submitter_pod(size: Size) -> Object:
         "securityContext": _locked(),
         "resources": _reserved(cpus="500m", memory="1Gi"),
     }
-    return {"metadata": {"labels": dict(LABELS)}, "spec": {**_not_root(), "restartPolicy": "Never", "containers": [container]}}
+    return {
+        "metadata": {"labels": dict(LABELS)},
+        "spec": {**_not_root(), "restartPolicy": "Never", "containers": [container]},
+    }
 
 
 def probe(path: str, port: int, *, failures: int) -> Object:
@@ -95,7 +98,12 @@ def _container(
     reserved = _reserved(cpus=str(cpus), memory=f"{memory_gib}Gi")
     if gpus:
         reserved = {kind: {**each, "nvidia.com/gpu": str(gpus)} for kind, each in reserved.items()}
-    places = {"shm": "/dev/shm", "tmp": "/tmp", "home": HOME, **dict((name, path) for path, name in (mounts or {}).items())}  # noqa: S108
+    places = {
+        "shm": "/dev/shm",
+        "tmp": "/tmp",
+        "home": HOME,
+        **dict((name, path) for path, name in (mounts or {}).items()),
+    }  # noqa: S108
     return {
         "name": name,
         "image": image,

@@ -86,7 +86,9 @@ def probe(run: Run, prepared: Prepared, *, steps: int = STEPS) -> Probe:
     workers = workers_here(run)
     threads = run.scaling.threads_per_worker or share_of_cores(workers)
     with tempfile.TemporaryDirectory(prefix="heliostat-probe-") as scratch:
-        found = _run_processes(_tellings(_probed(run, workers), prepared.folder, Path(scratch), workers, threads, steps))
+        found = _run_processes(
+            _tellings(_probed(run, workers), prepared.folder, Path(scratch), workers, threads, steps)
+        )
     worst = max(found, key=lambda each: int(each["peak_bytes"]))
     first = {**found[0], "peak_bytes": worst["peak_bytes"], "baseline_bytes": worst["baseline_bytes"]}
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in first.items()}
