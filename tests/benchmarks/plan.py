@@ -53,7 +53,7 @@ def planned(run_file: Any, prepared: Any, steps: int) -> dict[str, Any]:
     began, work = time.perf_counter(), work_of(run_file, prepared)
     found = probe(run_file, prepared, steps=steps)
     spent = time.perf_counter() - began
-    said = {"seconds": found.seconds(work.steps, work.validations), "memory_mb": found.peak_bytes / 1e6}
+    said = {"seconds": found.seconds(work.steps, work.validations), "memory_mb": found.most_bytes(work.steps) / 1e6}
     return {**said, "wall_s": spent, "cpu_s": spent, "steps": work.steps, "workers": found.num_workers}
 
 

@@ -50,7 +50,7 @@ def kuberay_schemas() -> dict[str, Any]:
     folder = os.environ.get(SCHEMAS)
     if not folder:
         pytest.skip(
-            f"{SCHEMAS} is not set. It names a folder with {KINDS[0]}.schema.json and so on, strict JSON Schema (draft 7): "
+            f"{SCHEMAS} is not set. It names a folder with {KINDS[0]}.schema.json and so on, JSON Schema of draft 7: "
             "spec.versions[name=v1].schema.openAPIV3Schema of the files in helm-chart/kuberay-operator/crds of "
             "ray-project/kuberay v1.7, as JSON."
         )

@@ -20,7 +20,7 @@ NO_START = 75
 
 @pytest.fixture(scope="module")
 def isolated() -> list[str]:
-    """The words before a command that runs it with its own processes, mounts and network. Skips where that cannot be."""
+    """The words before a command that give it processes, mounts and a network of its own."""
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing:
         pytest.skip(f"no {', '.join(missing)}: apt-get install slurm-wlm iproute2")
@@ -42,7 +42,7 @@ def test_the_script_refuses_to_start_without_a_shared_folder_or_a_run() -> None:
     assert "name a run" in done.stderr
 
 
-def test_a_job_trains_on_ray_and_goes_on_when_it_is_queued_again(isolated: list[str], tmp_path: Path) -> None:
+def test_a_job_trains_on_the_ray_that_slurm_started(isolated: list[str], tmp_path: Path) -> None:
     home, binaries = tmp_path / "home", tmp_path / "bin"
     for folder in (home, binaries):
         folder.mkdir()

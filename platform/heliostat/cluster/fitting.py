@@ -1,4 +1,4 @@
-"""What to change so that a run fits a machine: the smallest change first, those that leave the result alone before others."""
+"""What to change so that a run fits a machine, the smallest change first: those that leave the result alone."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def serve_config(applications: Sequence[Application]) -> Object:
     """What Ray Serve is told. Its host is written out: pods are reached from others, and the policy says which."""
     return {
         "proxy_location": "EveryNode",
-        "http_options": {"host": "0.0.0.0", "port": 8000, "request_timeout_s": 25},  # noqa: S104
+        "http_options": {"host": "0.0.0.0", "port": 8000, "request_timeout_s": 25},
         "logging_config": {"log_level": "WARNING", "enable_access_log": False},
         "applications": [
             {
@@ -96,7 +96,7 @@ def cluster_spec(size: Size, *, mounts: Mounts | None = None, serves: bool = Fal
             "storage": {"size": "2Gi", "deletionPolicy": "DeleteWithCluster"},
         },
         "headGroupSpec": {
-            "rayStartParams": {"dashboard-host": "0.0.0.0", "num-cpus": "0"},  # noqa: S104
+            "rayStartParams": {"dashboard-host": "0.0.0.0", "num-cpus": "0"},
             "template": head_pod(size, extra=mounts),
         },
         "workerGroupSpecs": [

@@ -127,12 +127,12 @@ def _forecast(
     fit = smallest_change(run, needs, lora, machine, work.longest)
     if probe and not fit.changes:
         seconds = probe.seconds(work.steps, work.validations)
-        return Forecast(machine, fit, seconds, True, probe.baseline_bytes + probe.peak_bytes)
+        return Forecast(machine, fit, seconds, True, probe.baseline_bytes + probe.most_bytes(work.steps))
     return Forecast(machine, fit, seconds_on(run, work, needs, machine, fit), False)
 
 
 def seconds_on(run: Run, work: Work, needs: Needs, machine: Machine, fit: Fit) -> float:
-    """Operations over what the workers compute a second, then the exchange of gradients, which is taken to hide nothing.
+    """Operations over what the workers compute a second, then the exchange of gradients, which nothing hides.
 
     A validation costs a third of the operations a token (no backward); an average is validated beside the weights.
     """
@@ -144,7 +144,7 @@ def seconds_on(run: Run, work: Work, needs: Needs, machine: Machine, fit: Fit) -
 
 
 def exchange_s(num_bytes: float, workers: int, machine: Machine, machines: int) -> float:
-    """Seconds of one ring all-reduce: each worker sends and receives 2 (W - 1) / W of the bytes (Patarasuk, Yuan 2009)."""
+    """Seconds of a ring all-reduce: 2 (W - 1) / W of the bytes through each worker (Patarasuk and Yuan 2009)."""
     if workers == 1:
         return 0.0
     rate = 1e9 * (machine.network_gbit_s / 8 if machines > 1 else machine.link_gb_s or WITHIN_GB_S)

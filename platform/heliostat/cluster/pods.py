@@ -98,24 +98,20 @@ def _container(
     reserved = _reserved(cpus=str(cpus), memory=f"{memory_gib}Gi")
     if gpus:
         reserved = {kind: {**each, "nvidia.com/gpu": str(gpus)} for kind, each in reserved.items()}
-    places = {
-        "shm": "/dev/shm",
-        "tmp": "/tmp",
-        "home": HOME,
-        **dict((name, path) for path, name in (mounts or {}).items()),
-    }  # noqa: S108
+    extra = {each: path for path, each in (mounts or {}).items()}
+    places = {"shm": "/dev/shm", "tmp": "/tmp", "home": HOME, **extra}
     return {
         "name": name,
         "image": image,
         "securityContext": _locked(),
         "env": [
             {"name": "HELIOSTAT_HOME", "value": HOME},
-            {"name": "HOME", "value": "/tmp/home"},  # noqa: S108
+            {"name": "HOME", "value": "/tmp/home"},
             {"name": "HF_HUB_OFFLINE", "value": "1"},
         ],
         "resources": reserved,
         "volumeMounts": [
-            {"name": each, "mountPath": path, **({"readOnly": True} if each in (mounts or {}).values() else {})}
+            {"name": each, "mountPath": path, **({"readOnly": True} if each in extra else {})}
             for each, path in places.items()
         ],
         "livenessProbe": probe("/api/local_raylet_healthz", 52365, failures=12),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 STEPS = 20
 WARM = 5
 """Updates before a step takes what it takes from then on: shapes that are new are compiled for."""
+
+
+MOST_GROWN = 2000
+"""Updates after which all shapes have been met."""
 
 
 class Probe(NamedTuple):
@@ -44,8 +49,23 @@ class Probe(NamedTuple):
     """Resident before anything is built: Python and its libraries."""
     peak_bytes: int
     """The most that was resident beyond that."""
+    step_bytes: tuple[int, ...] = ()
+    """What was resident after each update."""
     gpu_bytes: int = 0
     """The most that torch held on the GPU."""
+
+    def most_bytes(self, num_steps: int) -> int:
+        """What a training of so many updates takes beyond Python and its libraries, at its most.
+
+        Each new shape leaves a compiled kernel and gaps between blocks of memory, and ever fewer shapes are new: from
+        update to update memory grows about as their logarithm. The growth over the probe's second half is carried on.
+        """
+        made = len(self.step_bytes)
+        if made < 4 or num_steps <= made:
+            return self.peak_bytes
+        half = made // 2
+        doubling = max(0.0, (self.step_bytes[-1] - self.step_bytes[half - 1]) / math.log2(made / half))
+        return self.peak_bytes + round(doubling * math.log2(min(num_steps, MOST_GROWN) / made))
 
     @property
     def steady_s(self) -> float:

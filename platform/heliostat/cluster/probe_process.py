@@ -160,6 +160,7 @@ def _steps(trainee: Trainee, count: int) -> dict[str, Any]:
 
     timetable = Timetable.of(trainee.run.train, trainee.plan)
     position, seconds, tokens = trainee.position, [], []
+    resident: list[int] = []
     batches = trainee.plan.batches(0)
     for _ in range(min(count, timetable.num_steps)):
         began = time.perf_counter()
@@ -173,9 +174,10 @@ def _steps(trainee: Trainee, count: int) -> dict[str, Any]:
         position = after
         seconds.append(time.perf_counter() - began)
         tokens.append(made.tokens)
+        resident.append(_resident("VmRSS"))
     update(trainee, heaviest(trainee), position, 0.0)
     _wait_for(trainee)
-    return {"step_s": seconds, "step_tokens": tokens}
+    return {"step_s": seconds, "step_tokens": tokens, "step_bytes": resident}
 
 
 def heaviest(trainee: Trainee) -> npt.NDArray[np.int64]:

@@ -33,7 +33,7 @@ class Arguments(Settings):
 
 
 def application(arguments: dict[str, Any]) -> Any:
-    """The application of one model, bound. Raises ServeError for arguments it does not know, StoreError for no model."""
+    """The application of one model, bound. Raises ServeError for unknown arguments, StoreError for no model."""
     from ray import serve as ray_serve
 
     from heliostat.serve.replica import Replica, ReplicaPlan
