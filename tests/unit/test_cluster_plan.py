@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from heliostat.cluster.fitting import smallest_change
-from heliostat.cluster.machines import Machine, read_machines
+from heliostat.cluster.prices import Machine, read_machines
 from heliostat.cluster.memory import PROCESS_BYTES, memory_of, tokens_at_once
-from heliostat.cluster.needs import Needs, Parameters, needs_of
+from heliostat.cluster.footprint import Footprint, Parameters, footprint_of
 from heliostat.cluster.plan import exchange_s
 from heliostat.cluster.probe import Probe
 from heliostat.cluster.work import work_of
@@ -50,32 +50,32 @@ def test_the_work_is_what_the_plan_of_batches_holds(prepared: Any) -> None:
     ("optimizer", "per_matrix"), [("adamw", 8), ("{type: sgd, momentum: 0}", 0), ("sgd", 4), ("rmsprop", 4)]
 )
 def test_the_optimiser_keeps_what_its_state_holds(prepared: Any, optimizer: str, per_matrix: int) -> None:
-    needs = needs_of(load("sentiment/tiny", [f"train.optimizer={optimizer}"]), prepared)
-    assert needs.optimizer_bytes == per_matrix * needs.trained
+    footprint = footprint_of(load("sentiment/tiny", [f"train.optimizer={optimizer}"]), prepared)
+    assert footprint.optimizer_bytes == per_matrix * footprint.trained
 
 
 def test_operations_are_six_a_weight_and_token_and_those_of_attention(prepared: Any) -> None:
     from heliostat.model import build_model
 
     run = load("sentiment/tiny", ["train.precision=fp32"])
-    needs, parts = needs_of(run, prepared), prepared.parts(run)
+    footprint, parts = footprint_of(run, prepared), prepared.parts(run)
     model = build_model(parts.encoder, parts.head)
     matrices = sum(
         each.numel() for name, each in model.encoder.named_parameters() if each.ndim == 2 and "embeddings" not in name
     )
-    assert 6 * matrices * 0.9 < needs.flops < 6 * matrices * 1.6
-    assert needs.total == sum(each.numel() for each in model.parameters())
-    assert 0 < needs.layer_kept_bytes < needs.kept_bytes
-    assert needs.num_layers > 1
-    assert needs.outside_layers + needs.num_layers * needs.largest_layer == needs.total
-    halves = needs_of(load("sentiment/tiny"), prepared)
-    assert halves.kept_bytes < needs.kept_bytes, "bf16 keeps less"
+    assert 6 * matrices * 0.9 < footprint.flops < 6 * matrices * 1.6
+    assert footprint.total == sum(each.numel() for each in model.parameters())
+    assert 0 < footprint.layer_kept_bytes < footprint.kept_bytes
+    assert footprint.num_layers > 1
+    assert footprint.outside_layers + footprint.num_layers * footprint.largest_layer == footprint.total
+    halves = footprint_of(load("sentiment/tiny"), prepared)
+    assert halves.kept_bytes < footprint.kept_bytes, "bf16 keeps less"
 
 
 @pytest.fixture
-def needs() -> Needs:
+def footprint() -> Footprint:
     """Of a model of 100 million numbers in 12 layers."""
-    return Needs(
+    return Footprint(
         encoder=Parameters(100_000_000, 100_000_000),
         head=Parameters(0, 0),
         optimizer_bytes=800_000_000,
@@ -95,20 +95,20 @@ def run_of(*overrides: str, micro: int = 8192) -> Run:
     return load("sentiment/pretrained", [*fixed, *overrides])
 
 
-def test_the_memory_of_a_worker_adds_up(needs: Needs) -> None:
+def test_the_memory_of_a_worker_adds_up(footprint: Footprint) -> None:
     run = run_of()
-    alone = memory_of(run, needs, workers=1, strategy="ddp", on_gpu=False)
+    alone = memory_of(run, footprint, workers=1, strategy="ddp", on_gpu=False)
     assert alone[:4] == (400_000_000, 400_000_000, 800_000_000, 0)
     assert alone.staged == 1_200_000_000
     assert alone.total == sum(alone)
-    shared = memory_of(run, needs, workers=4, strategy="ddp", on_gpu=True)
+    shared = memory_of(run, footprint, workers=4, strategy="ddp", on_gpu=True)
     assert shared[:3] == alone[:3], "each of several workers holds all of it"
     assert shared.staged == 0, "on a GPU a checkpoint waits in the memory of the host"
     assert shared.activations == pytest.approx(alone.activations / 4)
-    sharded = memory_of(run, needs, workers=4, strategy="fsdp", on_gpu=True)
+    sharded = memory_of(run, footprint, workers=4, strategy="fsdp", on_gpu=True)
     assert sharded[:3] == tuple(each // 4 for each in alone[:3])
     assert sharded.gathered == 2 * 2 * 30_000_000
-    again = memory_of(run_of("train.activation_checkpointing=true"), needs, workers=1, strategy="ddp", on_gpu=False)
+    again = memory_of(run_of("train.activation_checkpointing=true"), footprint, workers=1, strategy="ddp", on_gpu=False)
     assert again.activations == pytest.approx(alone.activations * (40 + 20 + 30) / 400)
 
 
@@ -124,10 +124,12 @@ def machine(gpus: int, gpu_memory_gb: float) -> Machine:
     return Machine.model_validate({**values, "gpus": gpus, "gpu_memory_gb": gpu_memory_gb})
 
 
-def test_the_smallest_change_that_makes_room_comes_first(needs: Needs) -> None:
+def test_the_smallest_change_that_makes_room_comes_first(footprint: Footprint) -> None:
     """Smaller passes leave the result alone; an adapter, which trains something else, comes last."""
-    lora = needs._replace(encoder=needs.encoder._replace(trained=300_000), optimizer_bytes=2_400_000)
-    found = [smallest_change(run_of(), needs, lora, machine(1, size), 128) for size in (8.0, 6.0, 2.9, 2.6, 1.5, 0.9)]
+    lora = footprint._replace(encoder=footprint.encoder._replace(trained=300_000), optimizer_bytes=2_400_000)
+    found = [
+        smallest_change(run_of(), footprint, lora, machine(1, size), 128) for size in (8.0, 6.0, 2.9, 2.6, 1.5, 0.9)
+    ]
     assert [dict(each.changes) for each in found[:2]] == [{}, {"train.tokens_per_micro_batch": 4096}]
     assert found[2].changes == {"train.tokens_per_micro_batch": 512}
     assert found[3].changes == {"train.activation_checkpointing": True, "train.tokens_per_micro_batch": 256}
@@ -137,12 +139,12 @@ def test_the_smallest_change_that_makes_room_comes_first(needs: Needs) -> None:
     assert all(each.fits for each in found[:5])
 
 
-def test_an_adapter_is_proposed_where_shards_are_none(needs: Needs) -> None:
-    lora = needs._replace(encoder=needs.encoder._replace(trained=300_000), optimizer_bytes=2_400_000)
+def test_an_adapter_is_proposed_where_shards_are_none(footprint: Footprint) -> None:
+    lora = footprint._replace(encoder=footprint.encoder._replace(trained=300_000), optimizer_bytes=2_400_000)
     small = machine(0, 1.0).model_copy(update={"gpu_memory_gb": None, "memory_gb": (2.0e9 + PROCESS_BYTES) / 0.9e9})
-    found = smallest_change(run_of(), needs, lora, small, 128)
+    found = smallest_change(run_of(), footprint, lora, small, 128)
     assert found.changes["encoder.adapter"] == {"type": "lora"}
-    assert smallest_change(run_of(), needs, None, small, 128).fits is False
+    assert smallest_change(run_of(), footprint, None, small, 128).fits is False
 
 
 def test_an_exchange_takes_twice_the_bytes_through_the_slowest_wire() -> None:

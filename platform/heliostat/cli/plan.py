@@ -27,7 +27,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Write it as JSON.")] = False,
 ) -> None:
     """Memory, time and cost of a run on this machine and others, what will not fit, and how to scale it."""
-    from heliostat.cluster.machines import read_machines
+    from heliostat.cluster.prices import read_machines
     from heliostat.run import load
 
     run = load(reference, overrides or [])
@@ -55,7 +55,7 @@ def _table(title: str, *columns: str) -> Table:
 
 def _parameters(found: Plan) -> Table:
     table = _table("Parameters", "part", "trained", "all")
-    for name, part in (("encoder", found.needs.encoder), ("head", found.needs.head)):
+    for name, part in (("encoder", found.footprint.encoder), ("head", found.footprint.head)):
         table.add_row(name, f"{part.trained:,}", f"{part.total:,}")
     return table
 
@@ -147,7 +147,7 @@ def as_values(found: Plan) -> dict[str, Any]:
     memories = {name: {**memory._asdict(), "total": memory.total} for name, memory in found.memories.items()}
     return {
         "run": found.run.name,
-        "parameters": {"encoder": found.needs.encoder._asdict(), "head": found.needs.head._asdict()},
+        "parameters": {"encoder": found.footprint.encoder._asdict(), "head": found.footprint.head._asdict()},
         "work": {**found.work._asdict(), "flops": found.flops},
         "memory_bytes": memories,
         "probe": found.probe._asdict() if found.probe else None,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from heliostat.cluster.machines import Machine
+from heliostat.cluster.prices import Machine
 from heliostat.cluster.memory import Memory, Strategy, memory_of, tokens_at_once
-from heliostat.cluster.needs import Needs
+from heliostat.cluster.footprint import Footprint
 from heliostat.run import Run, check
 from heliostat.run.file import place
 
@@ -46,35 +46,37 @@ def workers_on(run: Run, machine: Machine) -> int:
     return max(1, min(machine.most_workers, run.train.tokens_per_batch // ENOUGH_TOKENS))
 
 
-def fit_of(run: Run, needs: Needs, machine: Machine, longest: int = 0, changes: Changes | None = None) -> Fit:
+def fit_of(run: Run, footprint: Footprint, machine: Machine, longest: int = 0, changes: Changes | None = None) -> Fit:
     """The run as it stands on a machine, whether it fits or not. Several workers on one without GPUs share its room."""
     workers = workers_on(run, machine)
     strategy: Strategy = "fsdp" if run.scaling.strategy == "fsdp" and workers > 1 else "ddp"
     machines = -(-workers // machine.gpus) if machine.gpus else 1
-    memory = memory_of(run, needs, workers=workers, strategy=strategy, on_gpu=bool(machine.gpus), longest=longest)
+    memory = memory_of(run, footprint, workers=workers, strategy=strategy, on_gpu=bool(machine.gpus), longest=longest)
     room = machine.room_bytes / (1 if machine.gpus else workers)
     return Fit(changes or {}, workers, machines, strategy, memory, room)
 
 
-def smallest_change(run: Run, needs: Needs, lora: Needs | None, machine: Machine, longest: int = 0) -> Fit:
+def smallest_change(run: Run, footprint: Footprint, lora: Footprint | None, machine: Machine, longest: int = 0) -> Fit:
     """The first way in which the run fits; where none does, the run as it stands."""
-    as_it_is = fit_of(run, needs, machine, longest)
+    as_it_is = fit_of(run, footprint, machine, longest)
     if as_it_is.fits:
         return as_it_is
-    for changes in _ways(run, needs, lora, machine, longest):
+    for changes in _ways(run, footprint, lora, machine, longest):
         changed = check(place(run.dump(), changes))
-        found = fit_of(changed, lora if lora and "encoder.adapter" in changes else needs, machine, longest, changes)
+        found = fit_of(changed, lora if lora and "encoder.adapter" in changes else footprint, machine, longest, changes)
         if found.fits:
             return found
     return as_it_is
 
 
-def _ways(run: Run, needs: Needs, lora: Needs | None, machine: Machine, longest: int) -> Iterator[dict[str, Any]]:
+def _ways(
+    run: Run, footprint: Footprint, lora: Footprint | None, machine: Machine, longest: int
+) -> Iterator[dict[str, Any]]:
     """Smaller passes; activations computed again; shards; and last, which trains something else, an adapter."""
     smaller = list(_smaller_passes(run, workers_on(run, machine), longest))
     yield from smaller
     again = {"train.activation_checkpointing": True}
-    if needs.num_layers and not run.train.activation_checkpointing:
+    if footprint.num_layers and not run.train.activation_checkpointing:
         yield from (again | each for each in ({}, *smaller))
     else:
         again = {}

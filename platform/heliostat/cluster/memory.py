@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from heliostat.cluster.needs import Needs
+from heliostat.cluster.footprint import Footprint
 from heliostat.run import Run
 
 Strategy = Literal["ddp", "fsdp"]
@@ -44,26 +44,28 @@ def tokens_at_once(run: Run, workers: int, longest: int = 0) -> int:
     return max(longest, min(run.train.tokens_per_micro_batch, share))
 
 
-def memory_of(run: Run, needs: Needs, *, workers: int, strategy: Strategy, on_gpu: bool, longest: int = 0) -> Memory:
+def memory_of(
+    run: Run, footprint: Footprint, *, workers: int, strategy: Strategy, on_gpu: bool, longest: int = 0
+) -> Memory:
     """What one of `workers` holds under a strategy."""
     shards = workers if strategy == "fsdp" else 1
     tokens = tokens_at_once(run, workers, longest)
     size = 2 if run.train.precision == "bf16" else 4
-    whole = needs.outside_layers + 2 * needs.largest_layer  # the layer at hand and the next one
-    state = (4 * needs.total, 4 * needs.trained, needs.optimizer_bytes, needs.average_bytes)
-    staged = sum(state) - 4 * needs.trained
+    whole = footprint.outside_layers + 2 * footprint.largest_layer  # the layer at hand and the next one
+    state = (4 * footprint.total, 4 * footprint.trained, footprint.optimizer_bytes, footprint.average_bytes)
+    staged = sum(state) - 4 * footprint.trained
     return Memory(
         *(each // shards for each in state),
-        activations=round(PASSING * tokens * _kept(run, needs)),
+        activations=round(PASSING * tokens * _kept(run, footprint)),
         gathered=2 * size * whole if shards > 1 else 0,
         staged=0 if on_gpu else staged,
         process=CUDA_BYTES if on_gpu else PROCESS_BYTES,
     )
 
 
-def _kept(run: Run, needs: Needs) -> float:
+def _kept(run: Run, footprint: Footprint) -> float:
     """Bytes a token that forward keeps. With checkpointing: what goes into each layer, and one layer whole."""
-    if not (run.train.activation_checkpointing and needs.num_layers):
-        return needs.kept_bytes
-    outside = needs.kept_bytes - needs.layer_kept_bytes
-    return outside + needs.layer_input_bytes + needs.layer_kept_bytes / needs.num_layers
+    if not (run.train.activation_checkpointing and footprint.num_layers):
+        return footprint.kept_bytes
+    outside = footprint.kept_bytes - footprint.layer_kept_bytes
+    return outside + footprint.layer_input_bytes + footprint.layer_kept_bytes / footprint.num_layers

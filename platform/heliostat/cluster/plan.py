@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from heliostat.cluster.fitting import Fit, smallest_change
-from heliostat.cluster.machines import Machine, this_machine
+from heliostat.cluster.prices import Machine, this_machine
 from heliostat.cluster.memory import Memory, Strategy, memory_of
-from heliostat.cluster.needs import Needs, needs_of
+from heliostat.cluster.footprint import Footprint, footprint_of
 from heliostat.cluster.probe import Probe
 from heliostat.cluster.probe import probe as make_probe
 from heliostat.cluster.work import Work, work_of
@@ -46,7 +46,7 @@ class Plan(NamedTuple):
 
     run: Run
     work: Work
-    needs: Needs
+    footprint: Footprint
     memories: dict[str, Memory]
     """A worker's memory by strategy, on the processor: `ddp`, `fsdp on N`, `lora`."""
     probe: Probe | None
@@ -57,7 +57,7 @@ class Plan(NamedTuple):
     @property
     def flops(self) -> float:
         """Operations of all updates together."""
-        return self.needs.flops * self.work.tokens
+        return self.footprint.flops * self.work.tokens
 
 
 def plan(
@@ -79,9 +79,9 @@ def plan(
     on_step("preparing the data")
     prepared = prepare(run)
     on_step("building the model")
-    work, needs, lora = work_of(run, prepared), needs_of(run, prepared), None
+    work, footprint, lora = work_of(run, prepared), footprint_of(run, prepared), None
     if (adapted := _with_lora(run)) is not None:
-        lora = needs_of(adapted, prepared)
+        lora = footprint_of(adapted, prepared)
     on_step("measuring this machine")
     here = this_machine(run.train.precision)
     found = None
@@ -91,11 +91,13 @@ def plan(
     table = [here, *machines]
     if efficiency is not None:
         table = [each.model_copy(update={"efficiency": efficiency}) for each in table]
-    forecasts = [_forecast(run, work, needs, lora, each, found if each.name == here.name else None) for each in table]
+    forecasts = [
+        _forecast(run, work, footprint, lora, each, found if each.name == here.name else None) for each in table
+    ]
     fitting = [each for each in forecasts if each.fit.fits]
     priced = [each for each in fitting if each.machine.usd_per_hour > 0] or fitting
     best = min(priced, key=lambda each: (each.usd, each.seconds), default=None)
-    return Plan(run, work, needs, _memories(run, needs, lora, work.longest), found, forecasts, best)
+    return Plan(run, work, footprint, _memories(run, footprint, lora, work.longest), found, forecasts, best)
 
 
 def _with_lora(run: Run) -> Run | None:
@@ -110,28 +112,28 @@ def _with_lora(run: Run) -> Run | None:
         return None
 
 
-def _memories(run: Run, needs: Needs, lora: Needs | None, longest: int) -> dict[str, Memory]:
+def _memories(run: Run, footprint: Footprint, lora: Footprint | None, longest: int) -> dict[str, Memory]:
     workers = run.scaling.most_workers
     shards = workers if workers > 1 else SHOWN_SHARDS
 
-    def one(which: Needs, count: int, strategy: Strategy) -> Memory:
+    def one(which: Footprint, count: int, strategy: Strategy) -> Memory:
         return memory_of(run, which, workers=count, strategy=strategy, on_gpu=False, longest=longest)
 
-    found = {"ddp": one(needs, workers, "ddp"), f"fsdp on {shards}": one(needs, shards, "fsdp")}
+    found = {"ddp": one(footprint, workers, "ddp"), f"fsdp on {shards}": one(footprint, shards, "fsdp")}
     return found | ({"lora": one(lora, workers, "ddp")} if lora else {})
 
 
 def _forecast(
-    run: Run, work: Work, needs: Needs, lora: Needs | None, machine: Machine, probe: Probe | None
+    run: Run, work: Work, footprint: Footprint, lora: Footprint | None, machine: Machine, probe: Probe | None
 ) -> Forecast:
-    fit = smallest_change(run, needs, lora, machine, work.longest)
+    fit = smallest_change(run, footprint, lora, machine, work.longest)
     if probe and not fit.changes:
         seconds = probe.seconds(work.steps, work.validations)
         return Forecast(machine, fit, seconds, True, probe.baseline_bytes + probe.most_bytes(work.steps))
-    return Forecast(machine, fit, seconds_on(run, work, needs, machine, fit), False)
+    return Forecast(machine, fit, seconds_on(run, work, footprint, machine, fit), False)
 
 
-def seconds_on(run: Run, work: Work, needs: Needs, machine: Machine, fit: Fit) -> float:
+def seconds_on(run: Run, work: Work, footprint: Footprint, machine: Machine, fit: Fit) -> float:
     """Operations over what the workers compute a second, then the exchange of gradients, which nothing hides.
 
     A validation costs a third of the operations a token (no backward); an average is validated beside the weights.
@@ -139,8 +141,8 @@ def seconds_on(run: Run, work: Work, needs: Needs, machine: Machine, fit: Fit) -
     rate = machine.tflops * 1e12 * machine.efficiency * (fit.workers if machine.gpus else 1)
     passes = work.validations * (2 if run.train.ema else 1)
     again = 4 / 3 if fit.changes.get("train.activation_checkpointing") or run.train.activation_checkpointing else 1.0
-    compute = needs.flops * (again * work.tokens + work.valid_tokens * passes / 3) / rate
-    return compute + work.steps * exchange_s(4 * needs.trained, fit.workers, machine, fit.machines)
+    compute = footprint.flops * (again * work.tokens + work.valid_tokens * passes / 3) / rate
+    return compute + work.steps * exchange_s(4 * footprint.trained, fit.workers, machine, fit.machines)
 
 
 def exchange_s(num_bytes: float, workers: int, machine: Machine, machines: int) -> float:

@@ -32,7 +32,7 @@ class Parameters(NamedTuple):
     total: int
 
 
-class Needs(NamedTuple):
+class Footprint(NamedTuple):
     """What a model asks of the worker that holds all of it. Bytes are those of one copy."""
 
     encoder: Parameters
@@ -67,7 +67,7 @@ class Needs(NamedTuple):
         return self.encoder.total + self.head.total
 
 
-def needs_of(run: Run, prepared: Prepared) -> Needs:
+def footprint_of(run: Run, prepared: Prepared) -> Footprint:
     """Build the model and make one pass with it, forward and backward, on this machine's processor."""
     parts = prepared.parts(run)
     torch.manual_seed(run.train.seed)
@@ -77,7 +77,7 @@ def needs_of(run: Run, prepared: Prepared) -> Needs:
     sizes = [sum(each.numel() for each in layer.parameters()) for layer in repeated]
     kept = _one_pass(run, prepared, parts, model, repeated)
     can_repeat = any(getattr(module, "supports_gradient_checkpointing", False) for module in model.modules())
-    return Needs(
+    return Footprint(
         *counts,
         optimizer_bytes=_optimizer_bytes(run, model),
         average_bytes=4 * sum(each.trained for each in counts) if run.train.ema else 0,
