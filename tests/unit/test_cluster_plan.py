@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from heliostat.cluster.fitting import smallest_change
-from heliostat.cluster.prices import Machine, read_machines
-from heliostat.cluster.memory import PROCESS_BYTES, memory_of, tokens_at_once
 from heliostat.cluster.footprint import Footprint, Parameters, footprint_of
+from heliostat.cluster.memory import PROCESS_BYTES, memory_of, tokens_at_once
 from heliostat.cluster.plan import exchange_s
+from heliostat.cluster.prices import Machine, read_machines
 from heliostat.cluster.probe import Probe
 from heliostat.cluster.work import work_of
 from heliostat.errors import RunError

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from heliostat.cluster.prices import Machine
-from heliostat.cluster.memory import Memory, Strategy, memory_of, tokens_at_once
 from heliostat.cluster.footprint import Footprint
+from heliostat.cluster.memory import Memory, Strategy, memory_of, tokens_at_once
+from heliostat.cluster.prices import Machine
 from heliostat.run import Run, check
 from heliostat.run.file import place
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from heliostat.cluster.fitting import Fit, smallest_change
-from heliostat.cluster.prices import Machine, this_machine
-from heliostat.cluster.memory import Memory, Strategy, memory_of
 from heliostat.cluster.footprint import Footprint, footprint_of
+from heliostat.cluster.memory import Memory, Strategy, memory_of
+from heliostat.cluster.prices import Machine, this_machine
 from heliostat.cluster.probe import Probe
 from heliostat.cluster.probe import probe as make_probe
 from heliostat.cluster.work import Work, work_of
