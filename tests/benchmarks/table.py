@@ -9,7 +9,19 @@ from typing import Any
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- table: made by table.py -->", "<!-- end of table -->"
 HEADINGS = ("what", "beside", "ours", "theirs", "times faster (95 %)", "in CPU seconds", "held equal", "goal (floor)")
-ORDER = ("finetune", "pretrain", "causal", "ray_overhead", "checkpoint", "recovery", "recommend", "loader", "gpu", "plan", "scale")
+ORDER = (
+    "finetune",
+    "pretrain",
+    "causal",
+    "ray_overhead",
+    "checkpoint",
+    "recovery",
+    "recommend",
+    "loader",
+    "gpu",
+    "plan",
+    "scale",
+)
 
 
 def results(folder: Path) -> list[dict[str, Any]]:

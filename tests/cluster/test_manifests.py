@@ -358,7 +358,7 @@ def test_what_cannot_be_rendered_is_refused_with_the_way_out() -> None:
     from heliostat.run import load
 
     with pytest.raises(RunError, match="is 2 and --workers says 3"):
-        size_of(load("sentiment/default"), "image", cpus=None, memory_gib=8, gpus=0, workers=3)
+        size_of(load("sentiment/default"), Kind.TRAIN, "image", cpus=None, memory_gib=8, gpus=0, workers=3)
     wish = Wish(Kind.SERVICE, Size("image"))
     with pytest.raises(RunError, match=r"no model of the store.*leave out --kind service"):
         render_service(["sentiment/default"], wish)

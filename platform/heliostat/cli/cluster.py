@@ -30,7 +30,9 @@ def kuberay(
     kind: Annotated[Kind, typer.Option(help="What to write.")] = Kind.TRAIN,
     image: Annotated[str | None, typer.Option(help="Of every pod; by default the one of cluster/docker.")] = None,
     namespace: Annotated[str, typer.Option(help="Where all of it goes.")] = "heliostat",
-    workers: Annotated[int | None, typer.Option(min=1, help="Where the run leaves it to the cluster.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Pods, where the run leaves it to the cluster, and for a search.")
+    ] = None,
     cpus: Annotated[
         int | None, typer.Option(min=1, help="Cores a worker; by default threads_per_worker, or 4.")
     ] = None,
@@ -54,7 +56,7 @@ def kuberay(
         wish = Wish(kind, Size(image, cpus=cpus or 2, memory_gib=memory, gpus=gpus), namespace, schedule, replicas)
         objects = render_service(what, wish)
     else:
-        size = size_of(load(what[0], what[1:]), image, cpus=cpus, memory_gib=memory, gpus=gpus, workers=workers)
+        size = size_of(load(what[0], what[1:]), kind, image, cpus=cpus, memory_gib=memory, gpus=gpus, workers=workers)
         objects = render_run(what[0], what[1:], Wish(kind, size, namespace, schedule, replicas))
     if out is None:
         print(as_yaml(objects), end="")

@@ -34,16 +34,14 @@ def ray_cluster(name: str, size: Size, *, mounts: Mounts | None = None) -> Objec
     return _object("RayCluster", name, cluster_spec(size, mounts=mounts))
 
 
-def ray_job(
-    name: str, entrypoint: str, size: Size, *, mounts: Mounts | None = None, on_worker: bool = False, retries: int = 3
-) -> Object:
-    """A command on a cluster of its own, which goes when it is done. `on_worker` runs it where the cores are."""
-    return _object("RayJob", name, job_spec(entrypoint, size, mounts=mounts, on_worker=on_worker, retries=retries))
+def ray_job(name: str, entrypoint: str, size: Size, *, mounts: Mounts | None = None, retries: int = 3) -> Object:
+    """A command on a cluster of its own, which goes when it is done."""
+    return _object("RayJob", name, job_spec(entrypoint, size, mounts=mounts, retries=retries))
 
 
 def ray_cron_job(name: str, schedule: str, entrypoint: str, size: Size, *, mounts: Mounts | None = None) -> Object:
     """The same at the times of a schedule (`0 3 * * 0`, in UTC)."""
-    template = job_spec(entrypoint, size, mounts=mounts, on_worker=False, retries=0)
+    template = job_spec(entrypoint, size, mounts=mounts, retries=0)
     return _object("RayCronJob", name, {"schedule": schedule, "timeZone": "Etc/UTC", "jobTemplate": template})
 
 
@@ -112,12 +110,10 @@ def cluster_spec(size: Size, *, mounts: Mounts | None = None, serves: bool = Fal
     }
 
 
-def job_spec(entrypoint: str, size: Size, *, mounts: Mounts | None, on_worker: bool, retries: int) -> Object:
+def job_spec(entrypoint: str, size: Size, *, mounts: Mounts | None, retries: int) -> Object:
     """A command, the cluster that it runs on, and what becomes of both."""
     return {
         "entrypoint": entrypoint,
-        **({"entrypointNumCpus": size.cpus} if on_worker else {}),
-        **({"entrypointNumGpus": size.gpus} if on_worker and size.gpus else {}),
         "submissionMode": "K8sJobMode",
         "submitterPodTemplate": submitter_pod(size),
         "backoffLimit": retries,

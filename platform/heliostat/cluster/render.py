@@ -30,18 +30,20 @@ class Wish(NamedTuple):
     """Of a served model."""
 
 
-def size_of(run: Run, image: str, *, cpus: int | None, memory_gib: int, gpus: int, workers: int | None) -> Size:
-    """Pods as `scaling:` asks for them: workers, their range, their threads.
+def size_of(
+    run: Run, kind: Kind, image: str, *, cpus: int | None, memory_gib: int, gpus: int, workers: int | None
+) -> Size:
+    """Pods as `scaling:` asks for them: a pod a worker, their range, their threads.
 
-    `workers` is needed where the run leaves their number to the cluster (`num_workers: auto`); then one is taken.
-    Raises RunError where both say a number.
+    `workers` says how many where the run leaves it to the cluster (`num_workers: auto`; one otherwise), and for a
+    search, whose trials share the pods. Raises RunError where it contradicts the run.
     """
     scaling = run.scaling
-    is_open = scaling.num_workers == "auto"
-    if workers is not None and not is_open and workers != scaling.most_workers:
+    is_free = scaling.num_workers == "auto" or kind is Kind.TUNE
+    if workers is not None and not is_free and workers != scaling.most_workers:
         rule = f"is {scaling.most_workers} and --workers says {workers}. Leave one of them out."
         raise RunError([Problem("scaling.num_workers", rule)])
-    least, most = ((workers or 1,) * 2) if is_open else (scaling.least_workers, scaling.most_workers)
+    least, most = (workers, workers) if workers else (scaling.least_workers, scaling.most_workers)
     return Size(image, least, most, cpus or scaling.threads_per_worker or 4, memory_gib, gpus)
 
 
@@ -60,9 +62,7 @@ def render_run(reference: str, overrides: Sequence[str], wish: Wish) -> list[Obj
     made = {
         Kind.CLUSTER: [kuberay.ray_cluster(name, size, mounts=pods)],
         Kind.TRAIN: [kuberay.ray_job(f"train-{name}", f"sh -c {shlex.quote(resumable)}", size, mounts=pods)],
-        Kind.TUNE: [
-            kuberay.ray_job(f"tune-{name}", f"heliostat tune {words}", size, mounts=pods, on_worker=True, retries=0)
-        ],
+        Kind.TUNE: [kuberay.ray_job(f"tune-{name}", f"heliostat tune {words}", size, mounts=pods, retries=0)],
         Kind.CRON: [
             kuberay.ray_cron_job(
                 f"retrain-{name}", wish.schedule, f"heliostat train {words} --alias candidate", size, mounts=pods
