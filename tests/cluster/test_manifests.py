@@ -240,6 +240,14 @@ def test_a_rendering_says_what_the_run_says(own_run: Path) -> None:
     assert "/etc/heliostat" in mounted
 
 
+def test_a_run_of_one_worker_trains_on_a_worker_and_not_on_the_head() -> None:
+    alone = rendered("sentiment/pretrained", "scaling.num_workers=1", "--gpus", "1", "--cpus", "6")
+    several = rendered("sentiment/pretrained", "scaling.num_workers=2")
+    assert alone[-1]["spec"]["entrypointNumCpus"] == 6
+    assert alone[-1]["spec"]["entrypointNumGpus"] == 1
+    assert "entrypointNumCpus" not in several[-1]["spec"], "Ray Train's workers need them"
+
+
 @pytest.mark.parametrize(
     ("kind", "path", "old", "new"),
     [

@@ -14,6 +14,14 @@ Mounts = Mapping[str, str]
 """Where a ConfigMap or Secret is mounted, and its name."""
 
 
+class Job(NamedTuple):
+    """What a cluster is made for."""
+
+    entrypoint: str
+    computes: bool = False
+    """Whether the command itself trains, as a run of one worker does: then it belongs on a worker, not on the head."""
+
+
 class Application(NamedTuple):
     """One application of Ray Serve behind a RayService."""
 
@@ -34,14 +42,14 @@ def ray_cluster(name: str, size: Size, *, mounts: Mounts | None = None) -> Objec
     return _object("RayCluster", name, cluster_spec(size, mounts=mounts))
 
 
-def ray_job(name: str, entrypoint: str, size: Size, *, mounts: Mounts | None = None, retries: int = 3) -> Object:
+def ray_job(name: str, job: Job, size: Size, *, mounts: Mounts | None = None, retries: int = 3) -> Object:
     """A command on a cluster of its own, which goes when it is done."""
-    return _object("RayJob", name, job_spec(entrypoint, size, mounts=mounts, retries=retries))
+    return _object("RayJob", name, job_spec(job, size, mounts=mounts, retries=retries))
 
 
-def ray_cron_job(name: str, schedule: str, entrypoint: str, size: Size, *, mounts: Mounts | None = None) -> Object:
+def ray_cron_job(name: str, schedule: str, job: Job, size: Size, *, mounts: Mounts | None = None) -> Object:
     """The same at the times of a schedule (`0 3 * * 0`, in UTC)."""
-    template = job_spec(entrypoint, size, mounts=mounts, retries=0)
+    template = job_spec(job, size, mounts=mounts, retries=0)
     return _object("RayCronJob", name, {"schedule": schedule, "timeZone": "Etc/UTC", "jobTemplate": template})
 
 
@@ -110,10 +118,12 @@ def cluster_spec(size: Size, *, mounts: Mounts | None = None, serves: bool = Fal
     }
 
 
-def job_spec(entrypoint: str, size: Size, *, mounts: Mounts | None, retries: int) -> Object:
+def job_spec(job: Job, size: Size, *, mounts: Mounts | None, retries: int) -> Object:
     """A command, the cluster that it runs on, and what becomes of both."""
+    place = {"entrypointNumCpus": size.cpus, **({"entrypointNumGpus": size.gpus} if size.gpus else {})}
     return {
-        "entrypoint": entrypoint,
+        "entrypoint": job.entrypoint,
+        **(place if job.computes else {}),
         "submissionMode": "K8sJobMode",
         "submitterPodTemplate": submitter_pod(size),
         "backoffLimit": retries,

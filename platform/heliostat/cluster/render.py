@@ -59,15 +59,15 @@ def render_run(reference: str, overrides: Sequence[str], wish: Wish) -> list[Obj
         f"if [ -d $HELIOSTAT_HOME/runs/{name} ]; then heliostat train --resume {name}; "
         f"else heliostat train {words} --run-id {name}; fi"
     )
+    alone = run.scaling.num_workers == 1
+    train = kuberay.Job(f"sh -c {shlex.quote(resumable)}", alone)
+    again = kuberay.Job(f"heliostat train {words} --alias candidate", alone)
+    search = kuberay.Job(f"heliostat tune {words}")
     made = {
         Kind.CLUSTER: [kuberay.ray_cluster(name, size, mounts=pods)],
-        Kind.TRAIN: [kuberay.ray_job(f"train-{name}", f"sh -c {shlex.quote(resumable)}", size, mounts=pods)],
-        Kind.TUNE: [kuberay.ray_job(f"tune-{name}", f"heliostat tune {words}", size, mounts=pods, retries=0)],
-        Kind.CRON: [
-            kuberay.ray_cron_job(
-                f"retrain-{name}", wish.schedule, f"heliostat train {words} --alias candidate", size, mounts=pods
-            )
-        ],
+        Kind.TRAIN: [kuberay.ray_job(f"train-{name}", train, size, mounts=pods)],
+        Kind.TUNE: [kuberay.ray_job(f"tune-{name}", search, size, mounts=pods, retries=0)],
+        Kind.CRON: [kuberay.ray_cron_job(f"retrain-{name}", wish.schedule, again, size, mounts=pods)],
     }
     if wish.kind is Kind.ALL:
         served = render_service([f"{run.name}@champion"], wish)[-1:]
