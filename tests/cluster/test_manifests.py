@@ -370,5 +370,7 @@ def test_what_cannot_be_rendered_is_refused_with_the_way_out() -> None:
     wish = Wish(Kind.SERVICE, Size("image"))
     with pytest.raises(RunError, match=r"no model of the store.*leave out --kind service"):
         render_service(["sentiment/default"], wish)
+    with pytest.raises(RunError, match="has 40 characters; KubeRay leaves room for 39"):
+        render_service([f"{'a' * 40}@champion"], wish)
     with pytest.raises(RunError, match="asked for twice"):
         render_service(["a:1", "a@champion"], wish)

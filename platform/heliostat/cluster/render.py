@@ -18,6 +18,10 @@ from heliostat.run import Run, load
 from heliostat.run.file import locate, runs
 
 
+MOST_NAME = 39
+"""Of the 47 characters of a RayJob's name, those that `retrain-` leaves."""
+
+
 class Wish(NamedTuple):
     """What a rendering is asked for beside the run."""
 
@@ -53,7 +57,7 @@ def render_run(reference: str, overrides: Sequence[str], wish: Wish) -> list[Obj
     argument, mounts, files = _as_seen_in_pods(reference, run.name)
     words = " ".join(shlex.quote(each) for each in (argument, *overrides))
     shared = [kuberay.namespace(wish.namespace), kuberay.claim(), kuberay.network_policy(), *files]
-    name = run.name.replace(".", "-").replace("_", "-")
+    name = _plain(run.name)
     size, pods = wish.size, mounts or None
     resumable = (
         f"if [ -d $HELIOSTAT_HOME/runs/{name} ]; then heliostat train --resume {name}; "
@@ -64,7 +68,7 @@ def render_run(reference: str, overrides: Sequence[str], wish: Wish) -> list[Obj
     again = kuberay.Job(f"heliostat train {words} --alias candidate", alone)
     search = kuberay.Job(f"heliostat tune {words}")
     made = {
-        Kind.CLUSTER: [kuberay.ray_cluster(name, size, mounts=pods)],
+        Kind.CLUSTER: [kuberay.ray_cluster(f"cluster-{name}", size, mounts=pods)],
         Kind.TRAIN: [kuberay.ray_job(f"train-{name}", train, size, mounts=pods)],
         Kind.TUNE: [kuberay.ray_job(f"tune-{name}", search, size, mounts=pods, retries=0)],
         Kind.CRON: [kuberay.ray_cron_job(f"retrain-{name}", wish.schedule, again, size, mounts=pods)],
@@ -75,13 +79,21 @@ def render_run(reference: str, overrides: Sequence[str], wish: Wish) -> list[Obj
     return _in(wish.namespace, [*shared, *made[wish.kind]])
 
 
+def _plain(name: str) -> str:
+    """A run's or model's name as KubeRay takes it, and short enough for what it appends. Raises RunError."""
+    plain = name.replace(".", "-").replace("_", "-")
+    if len(plain) > MOST_NAME:
+        raise RunError([Problem("name", f"has {len(plain)} characters; KubeRay leaves room for {MOST_NAME}: {name}.")])
+    return plain
+
+
 def render_service(models: Sequence[str], wish: Wish) -> list[Object]:
     """The objects that serve models of the store. One stands at `/`, several at `/NAME`. Raises RunError."""
     applications = [_application(each, wish, is_alone=len(models) == 1) for each in models]
     twice = {each.name for each in applications if [other.name for other in applications].count(each.name) > 1}
     if twice:
         raise RunError([Problem(sorted(twice)[0], "is asked for twice; one version answers under a name.")])
-    name = applications[0].name if len(models) == 1 else "models"
+    name = _plain(applications[0].name) if len(models) == 1 else "models"
     need = max(1, round(wish.size.cpus)) * wish.replicas * len(models)
     workers = max(1, -(-need // wish.size.cpus))
     size = wish.size._replace(least=workers, most=workers)
