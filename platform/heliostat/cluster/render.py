@@ -17,7 +17,6 @@ from heliostat.errors import Problem, RunError
 from heliostat.run import Run, load
 from heliostat.run.file import locate, runs
 
-
 MOST_NAME = 39
 """Of the 47 characters of a RayJob's name, those that `retrain-` leaves."""
 
