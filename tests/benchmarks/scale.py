@@ -188,9 +188,11 @@ def member(rank: int, folder: str, settings: dict[str, Any]) -> None:
 def _trainee(settings: dict[str, Any], folder: Path) -> tuple[Any, Any]:
     """A worker that trains alone, and the rows of a batch."""
     import ours
+    from heliostat.train.memory import keep_memory
     from heliostat.train.trainee import Trainee
     from heliostat.train.worker import LocalWorker
 
+    keep_memory()  # as every training does
     one = run_of(settings, 1)
     trainee = Trainee.build(one, ours.prepared_of(one), LocalWorker(), folder)
     return trainee, next(trainee.plan.batches(0))
