@@ -123,7 +123,7 @@ def objects(request: pytest.FixtureRequest, own_run: Path) -> Objects:
     if request.param == "own":
         return rendered(str(own_run), "--kind", "cron", "--schedule", "30 2 * * 1", "--workers", "3")
     if request.param == "models":
-        return rendered("sentiment@champion", "medical-chapters:3", "--kind", "service", "--replicas", "3")
+        return rendered("sentiment@champion", "medical-chapters:3", "--replicas", "3")
     built = kustomize(CLUSTER / "kuberay" / "overlays" / request.param)
     assert built.returncode == 0, built.stderr
     return objects_in(built.stdout)

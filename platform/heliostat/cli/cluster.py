@@ -27,7 +27,9 @@ def kuberay(
         list[str],
         typer.Argument(metavar="RUN [KEY=VALUE]... | MODEL...", help="A run and settings; or models to serve."),
     ],
-    kind: Annotated[Kind, typer.Option(help="What to write.")] = Kind.TRAIN,
+    kind: Annotated[
+        Kind | None, typer.Option(help="What to write; by default train for a run, service for models.")
+    ] = None,
     image: Annotated[str | None, typer.Option(help="Of every pod; by default the one of cluster/docker.")] = None,
     namespace: Annotated[str, typer.Option(help="Where all of it goes.")] = "heliostat",
     workers: Annotated[
@@ -48,10 +50,11 @@ def kuberay(
 ) -> None:
     """RayJob, RayCluster, RayCronJob or RayService of a run or of models, with all that they need beside them."""
     from heliostat.cluster.pods import Size, default_image
-    from heliostat.cluster.render import Wish, as_yaml, render_run, render_service, size_of, write
+    from heliostat.cluster.render import Wish, as_yaml, is_model, render_run, render_service, size_of, write
     from heliostat.run import load
 
     image = image or default_image(gpus)
+    kind = kind or (Kind.SERVICE if is_model(what[0]) else Kind.TRAIN)
     if kind is Kind.SERVICE:
         wish = Wish(kind, Size(image, cpus=cpus or 2, memory_gib=memory, gpus=gpus), namespace, schedule, replicas)
         objects = render_service(what, wish)

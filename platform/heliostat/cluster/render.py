@@ -86,6 +86,11 @@ def _plain(name: str) -> str:
     return plain
 
 
+def is_model(word: str) -> bool:
+    """Whether a word looks like a model of the store (`sentiment@champion`, `sentiment:3`) and not like a run."""
+    return ("@" in word or ":" in word) and not word.endswith((".yaml", ".yml")) and word not in runs()
+
+
 def render_service(models: Sequence[str], wish: Wish) -> list[Object]:
     """The objects that serve models of the store. One stands at `/`, several at `/NAME`. Raises RunError."""
     applications = [_application(each, wish, is_alone=len(models) == 1) for each in models]
