@@ -124,7 +124,7 @@ def last_words(found: Plan) -> list[str]:
         lines.append(
             f"Probe: {len(probe.step_s)} updates on {probe.num_workers} worker(s) of {probe.threads} thread(s), "
             f"{probe.tokens_per_s:,.0f} tokens/s, {probe.peak_bytes / 1e6:,.0f} MB beyond Python and its libraries "
-            f"({probe.baseline_bytes / 1e6:,.0f} MB)."
+            f"({probe.baseline_bytes / 1e6:,.0f} MB); {_share_of_products(found):.0%} of this machine's products."
         )
     stated = [each for each in found.forecasts if not each.is_measured]
     if stated:
@@ -140,6 +140,13 @@ def last_words(found: Plan) -> list[str]:
     strategy = f", strategy: {fit.strategy}" if fit.workers > 1 else ""
     lines.append(f"scaling: {{num_workers: {fit.workers}{strategy}}}")
     return lines
+
+
+def _share_of_products(found: Plan) -> float:
+    """What the probe reached of the best products of this machine: the `efficiency` of one like it."""
+    assert found.probe is not None
+    here = found.forecasts[0].machine
+    return found.footprint.flops * found.probe.tokens_per_s / (here.tflops * 1e12 * max(1, here.gpus))
 
 
 def as_values(found: Plan) -> dict[str, Any]:

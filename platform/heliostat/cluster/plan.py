@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from heliostat.cluster.fitting import Fit, smallest_change
 from heliostat.cluster.footprint import Footprint, footprint_of
-from heliostat.cluster.memory import Memory, Strategy, memory_of
+from heliostat.cluster.memory import CUDA_BYTES, Memory, Strategy, memory_of
 from heliostat.cluster.prices import Machine, this_machine
 from heliostat.cluster.probe import Probe
 from heliostat.cluster.probe import probe as make_probe
@@ -129,7 +129,8 @@ def _forecast(
     fit = smallest_change(run, footprint, lora, machine, work.longest)
     if probe and not fit.changes:
         seconds = probe.seconds(work.steps, work.validations)
-        return Forecast(machine, fit, seconds, True, probe.baseline_bytes + probe.most_bytes(work.steps))
+        held = probe.baseline_bytes + probe.most_bytes(work.steps)
+        return Forecast(machine, fit, seconds, True, CUDA_BYTES + probe.gpu_bytes if machine.gpus else held)
     return Forecast(machine, fit, seconds_on(run, work, footprint, machine, fit), False)
 
 

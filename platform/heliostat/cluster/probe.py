@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -144,7 +145,11 @@ def _run_processes(tellings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             with log.open("wb") as output:
                 environment = {**os.environ, "OMP_NUM_THREADS": str(told["threads"])}
                 processes.append(subprocess.Popen(command, stdout=output, stderr=output, env=environment))
-        codes = [process.wait() for process in processes]
+        while any(process.poll() is None for process in processes):
+            if any(process.poll() for process in processes):
+                break  # the others would wait for it
+            time.sleep(0.1)
+        codes = [process.poll() for process in processes]
     finally:
         for process in processes:
             if process.poll() is None:
