@@ -97,7 +97,7 @@ def rendered(*words: str) -> Objects:
 
     done = CliRunner().invoke(_build(), ["cluster", "render", "kuberay", *words])
     assert done.exit_code == 0, done.output + repr(done.exception)
-    return objects_in(done.stdout)
+    return objects_in(done.stdout) if "--out" not in words else []
 
 
 @pytest.fixture(scope="module")
@@ -374,3 +374,22 @@ def test_what_cannot_be_rendered_is_refused_with_the_way_out() -> None:
         render_service([f"{'a' * 40}@champion"], wish)
     with pytest.raises(RunError, match="asked for twice"):
         render_service(["a:1", "a@champion"], wish)
+
+
+def test_the_readmes_renderings_are_what_they_say(
+    own_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (CLUSTER / "README.md").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.startswith("heliostat cluster render kuberay ")]
+    assert len(lines) >= 5
+    kinds = []
+    for line in lines:
+        words = shlex.split(line.partition(" | ")[0], comments=True)
+        made = rendered(*(str(own_run) if word == "my-run.yaml" else word for word in words[4:]))
+        written = [objects_in(path.read_text(encoding="utf-8"))[0] for path in tmp_path.glob("*/*.yaml")]
+        kinds += [each["kind"] for each in (*made, *written) if each["kind"] in KINDS]
+        shutil.rmtree(tmp_path, ignore_errors=True)
+        tmp_path.mkdir()
+        monkeypatch.chdir(tmp_path)
+    assert {*kinds} == set(KINDS)
