@@ -47,14 +47,16 @@ def turn(case: str, side: str, settings: Settings) -> dict[str, Any]:
 
 def planned(run_file: Any, prepared: Any, steps: int) -> dict[str, Any]:
     """What the plan says."""
-    from heliostat.cluster.probe import probe
+    from heliostat.cluster.probe import WARM, probe
     from heliostat.cluster.work import work_of
 
     began, work = time.perf_counter(), work_of(run_file, prepared)
     found = probe(run_file, prepared, steps=steps)
     spent = time.perf_counter() - began
     said = {"seconds": found.seconds(work.steps, work.validations), "memory_mb": found.most_bytes(work.steps) / 1e6}
-    return {**said, "wall_s": spent, "cpu_s": spent, "steps": work.steps, "workers": found.num_workers}
+    parts = {"build_s": found.build_s, "step_s": found.steady_s, "warm_s": sum(found.step_s[:WARM])}
+    parts |= {"validate_s": sum(found.validate_s), "save_s": sum(found.save_s), "settle_s": found.settle_s}
+    return {**said, **parts, "wall_s": spent, "cpu_s": spent, "steps": work.steps, "workers": found.num_workers}
 
 
 def trained(run_file: Any) -> dict[str, Any]:
