@@ -2,8 +2,8 @@
 
 The simulation is arithmetic over costs that the turn `costs` measures: seconds of an update's computing at two sizes
 (a line: so much a token, so much an update), of an all-reduce between two processes at two sizes (latency, bytes a
-second), of making batches, how much two busy processes slow each other down, and what Ray takes of their cores. It says what two workers reach, which
-stands beside what they did reach. For GPUs the computing and the wires are assumed (`GPU`, `NETWORK`), the rest is
+second), of making batches, how much two busy processes slow each other down, and what Ray takes of their cores. It
+says what two workers reach, which stands beside what they did reach. For GPUs the computing and the wires are assumed (`GPU`, `NETWORK`), the rest is
 measured; every row says so. Nothing is taken to hide behind anything else unless `hidden` says so.
 """
 
@@ -294,7 +294,8 @@ def _simulated(what: str, expected: str, measured: str, ratio: float) -> Row:
 def _assumed() -> str:
     return (
         f"assumed: {GPU['tokens']:,.0f} tokens a GPU and update, BERT-base at {GPU['efficiency']:.0%} of "
-        f"{GPU['products_per_s'] / 1e12:.0f} TFLOP/s, fp32 gradients, {HIDDEN:.0%} of backward hides their exchange, updates vary by {JITTER:.0%}; "
+        f"{GPU['products_per_s'] / 1e12:.0f} TFLOP/s, fp32 gradients, {HIDDEN:.0%} of backward hides their exchange, "
+        f"updates vary by {JITTER:.0%}; "
         "measured: making batches, uneven shares"
     )
 
