@@ -2,9 +2,9 @@
 
 The simulation is arithmetic over costs that the turn `costs` measures: seconds of an update's computing at two sizes
 (a line: so much a token, so much an update), of an all-reduce between two processes at two sizes (latency, bytes a
-second), of making batches, how much two busy processes slow each other down, and what Ray takes of their cores. It
-says what two workers reach, which stands beside what they did reach. For GPUs the computing and the wires are assumed (`GPU`, `NETWORK`), the rest is
-measured; every row says so. Nothing is taken to hide behind anything else unless `hidden` says so.
+second), of making batches, how much two busy processes slow each other down, and what Ray takes of their cores. It says
+what two workers reach, which stands beside what they did reach. For GPUs the computing and the wires are assumed
+(`GPU`, `NETWORK`, `JITTER`, `HIDDEN`), the rest is measured; every row says so.
 """
 
 from __future__ import annotations
