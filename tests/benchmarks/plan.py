@@ -21,18 +21,19 @@ from typing import Any
 from measure import Facts, median_of, middle
 from rounds import Benchmark, Case, Row, Settings, run
 
-QUICK: dict[str, Any] = {"overrides": ["data.limit=600", "train.epochs=1"], "probe": 3}
-FULL: dict[str, Any] = {"overrides": [], "probe": 20}
+QUICK: dict[str, Any] = {"overrides": ["data.limit=1000", "train.epochs=1"], "probe": 3}
+FILES: dict[str, list[str]] = {
+    "sentiment/quickstart": ["data.limit=2000"],
+    "sentiment/pretrained": ["data.limit=2000"],
+    "translation/quickstart": ["data.limit=6000"],
+    "recommendation/quickstart": [],
+    "finance/quickstart": [],
+}
 CASES = {
-    "sentiment": Case(("plan", "run"), {**FULL, "file": "sentiment/quickstart"}, QUICK),
-    "pretrained": Case(
-        ("plan", "run"), {**FULL, "file": "sentiment/pretrained", "overrides": ["data.limit=5000"]}, QUICK
-    ),
-    "translation": Case(("plan", "run"), {**FULL, "file": "translation/quickstart"}, QUICK),
-    "recommendation": Case(("plan", "run"), {**FULL, "file": "recommendation/quickstart"}, QUICK),
-    "finance": Case(
-        ("plan", "run"), {**FULL, "file": "finance/quickstart"}, {**QUICK, "overrides": ["train.epochs=1"]}
-    ),
+    file.replace("/quickstart", "").replace("sentiment/", ""): Case(
+        ("plan", "run"), {"file": file, "overrides": overrides, "probe": 20}, QUICK, rounds=2
+    )
+    for file, overrides in FILES.items()
 }
 
 
