@@ -21,7 +21,7 @@ from typing import Any
 from measure import Facts, median_of, middle
 from rounds import Benchmark, Case, Row, Settings, run
 
-QUICK: dict[str, Any] = {"overrides": ["data.limit=1000", "train.epochs=1"], "probe": 3}
+QUICK: dict[str, Any] = {"overrides": ["data.limit=2000", "train.epochs=1"], "probe": 3}
 FILES: dict[str, list[str]] = {
     "sentiment/quickstart": ["data.limit=2000"],
     "sentiment/pretrained": ["data.limit=2000"],
