@@ -3,6 +3,7 @@
 set -euo pipefail
 folder=$1; shift
 ip link set lo up
+ip address add 10.99.0.1/32 dev lo  # resolvers give nothing to those who have no address but loopback
 mkdir -p /tmp/ray "$folder"/{ray,state,spool}
 mount --bind "$folder/ray" /tmp/ray
 dd if=/dev/urandom of="$folder/munge.key" bs=128 count=1 status=none

@@ -49,12 +49,11 @@ def test_a_job_trains_on_the_ray_that_slurm_started(isolated: list[str], tmp_pat
     _command(binaries / "heliostat", "-m heliostat")
     _command(binaries / "ray", "-c 'from ray.scripts.scripts import main; main()'")
     environment = {
-        **os.environ,
+        **{key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "SLURM_"))},
         "PATH": f"{binaries}:{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join([str(ROOT / "platform"), os.environ.get("PYTHONPATH", "")]),
         "HELIOSTAT_HOME": str(home),
         "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token"),
-        "RAY_AUTH_TOKEN": "",
         "HOME": str(tmp_path),
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     }
