@@ -72,21 +72,22 @@ def footprint_of(run: Run, prepared: Prepared) -> Footprint:
     parts = prepared.parts(run)
     torch.manual_seed(run.train.seed)
     model = build_model(parts.encoder, parts.head)
-    counts = [Parameters(*count_parameters(part)) for part in (model.encoder, model.head)]
+    encoder, head = (Parameters(*count_parameters(part)) for part in (model.encoder, model.head))
     repeated = list(layers(model.encoder))
     sizes = [sum(each.numel() for each in layer.parameters()) for layer in repeated]
     kept = _one_pass(run, prepared, parts, model, repeated)
     can_repeat = any(getattr(module, "supports_gradient_checkpointing", False) for module in model.modules())
     return Footprint(
-        *counts,
+        encoder,
+        head,
         optimizer_bytes=_optimizer_bytes(run, model),
-        average_bytes=4 * sum(each.trained for each in counts) if run.train.ema else 0,
+        average_bytes=4 * (encoder.trained + head.trained) if run.train.ema else 0,
         kept_bytes=kept.bytes / kept.tokens,
         layer_kept_bytes=kept.in_layers / kept.tokens,
         layer_input_bytes=kept.into_layers / kept.tokens,
         num_layers=len(repeated) if can_repeat else 0,
         largest_layer=max(sizes, default=0),
-        outside_layers=sum(each.total for each in counts) - sum(sizes),
+        outside_layers=encoder.total + head.total - sum(sizes),
         flops=kept.flops / kept.tokens,
     )
 

@@ -52,13 +52,14 @@ def memory_of(
     tokens = tokens_at_once(run, workers, longest)
     size = 2 if run.train.precision == "bf16" else 4
     whole = footprint.outside_layers + 2 * footprint.largest_layer  # the layer at hand and the next one
-    state = (4 * footprint.total, 4 * footprint.trained, footprint.optimizer_bytes, footprint.average_bytes)
-    staged = sum(state) - 4 * footprint.trained
     return Memory(
-        *(each // shards for each in state),
+        weights=4 * footprint.total // shards,
+        gradients=4 * footprint.trained // shards,
+        optimizer=footprint.optimizer_bytes // shards,
+        average=footprint.average_bytes // shards,
         activations=round(PASSING * tokens * _kept(run, footprint)),
         gathered=2 * size * whole if shards > 1 else 0,
-        staged=0 if on_gpu else staged,
+        staged=0 if on_gpu else 4 * footprint.total + footprint.optimizer_bytes + footprint.average_bytes,
         process=CUDA_BYTES if on_gpu else PROCESS_BYTES,
     )
 

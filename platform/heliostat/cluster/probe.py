@@ -112,7 +112,7 @@ def probe(run: Run, prepared: Prepared, *, steps: int = STEPS) -> Probe:
         )
     worst = max(found, key=lambda each: int(each["peak_bytes"]))
     first = {**found[0], "peak_bytes": worst["peak_bytes"], "baseline_bytes": worst["baseline_bytes"]}
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in first.items()}
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in first.items()}
     return Probe(num_workers=workers, threads=threads, **values)
 
 
