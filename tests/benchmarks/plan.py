@@ -1,9 +1,9 @@
 """Memory and time as `heliostat plan --probe` predicts them, beside those of the whole training, for five run files.
 
 Both sides are what a user runs: the plan makes a probe of 20 updates in processes of its own; the run trains to its
-end. Seconds are those of the training, from built model to last checkpoint: preparation, Ray's start and the report are
-in neither. Memory is the most that was resident in a worker's process, less what was resident once its libraries were
-imported; of several workers that of the largest. Some runs read fewer records (`data.limit`), and the settings of the
+end. Seconds and memory are those of the training, from building the model to the last checkpoint: preparation, Ray's
+start, calibration and the report are in neither. Memory is the most that was resident in a worker's process, less what
+was resident once its libraries were imported; of several workers that of the largest. Some runs read fewer records (`data.limit`), and the settings of the
 case say so; no run is cut short.
 """
 
@@ -14,7 +14,8 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,9 @@ def turn(case: str, side: str, settings: Settings) -> dict[str, Any]:
     from heliostat.run import load
 
     run_file = load(settings["file"], settings["overrides"])
-    prepared = prepare(run_file)
-    return planned(run_file, prepared, settings["probe"]) if side == "plan" else trained(run_file)
+    if side == "plan":
+        return planned(run_file, prepare(run_file), settings["probe"])
+    return trained(run_file)  # on what the plan prepared: to prepare takes memory of its own
 
 
 def planned(run_file: Any, prepared: Any, steps: int) -> dict[str, Any]:
@@ -62,59 +64,76 @@ def planned(run_file: Any, prepared: Any, steps: int) -> dict[str, Any]:
 
 def trained(run_file: Any) -> dict[str, Any]:
     """What the training took."""
-    from heliostat.cluster.probe_process import import_all, peak, reset_peak
+    from heliostat.cluster.probe_process import import_all, reset_peak
     from heliostat.train.launch import train
 
     import_all()
-    baseline = reset_peak()
-    watch = Watch()
-    watch.start()
+    watch = Watch(reset_peak())
     began = time.perf_counter()
-    try:
-        result = train(run_file)
-    finally:
-        watch.ended.set()
-        watch.join()
+    with watch.watching() as watcher:
+        result = train(run_file, watcher=watcher)
     outcome = json.loads((result.folder / "outcome.json").read_text(encoding="utf-8"))
-    most = watch.most() or peak() - baseline
     shutil.rmtree(result.folder)
     spent = time.perf_counter() - began
-    return {"seconds": outcome["seconds"], "memory_mb": most / 1e6, "wall_s": spent, "cpu_s": spent, **watch.told()}
+    return {"seconds": outcome["seconds"], "wall_s": spent, "cpu_s": spent, **watch.told()}
 
 
-class Watch(threading.Thread):
-    """Notes the memory of Ray's workers, which are forks with everything imported: the first and the most of each."""
+class Watch:
+    """Notes the memory of this process while it trains, and that of Ray's workers: the first and the most.
 
-    def __init__(self) -> None:
-        super().__init__(daemon=True, name="watch")
-        self.ended = threading.Event()
+    Ray's workers are forks that have everything imported when they are first seen.
+    """
+
+    def __init__(self, baseline: int) -> None:
+        self.baseline, self.own = baseline, 0
+        self.folder: Path | None = None
         self.first: dict[int, int] = {}
         self.highest: dict[int, int] = {}
+        self._ended = threading.Event()
 
-    def run(self) -> None:
+    @contextmanager
+    def watching(self) -> Iterator[Any]:
+        """What `train` is given as its watcher."""
+        from heliostat.train.launch import Watcher
+
+        watch = self
+
+        class Told(Watcher):
+            def training(self, folder: Path) -> None:
+                watch.folder = folder
+
+        thread = threading.Thread(target=self._look, daemon=True, name="watch")
+        thread.start()
+        try:
+            yield Told()
+        finally:
+            self._ended.set()
+            thread.join()
+
+    def _look(self) -> None:
         import psutil
 
-        here = psutil.Process(os.getpid())
-        while not self.ended.wait(0.05):
-            for each in here.children(recursive=True):
-                try:
-                    if not any("RayTrainWorker" in word for word in each.cmdline()):
-                        continue
-                    status = Path(f"/proc/{each.pid}/status").read_text(encoding="ascii")
-                except (psutil.NoSuchProcess, OSError):
-                    continue
-                marks = dict(line.split(":", 1) for line in status.splitlines())
-                if "VmHWM" in marks:
-                    self.first.setdefault(each.pid, 1024 * int(marks["VmRSS"].split()[0]))
-                    self.highest[each.pid] = 1024 * int(marks["VmHWM"].split()[0])
+        from heliostat.cluster.probe_process import peak
 
-    def most(self) -> int:
-        """The most that a worker took beyond what it began with; 0 where there was none."""
-        return max((self.highest[pid] - self.first[pid] for pid in self.first), default=0)
+        here = psutil.Process(os.getpid())
+        while not self._ended.wait(0.02):
+            if self.folder is None or not (self.folder / "outcome.json").exists():
+                self.own = peak() - self.baseline  # what comes behind the training does not count
+            for each in here.children(recursive=True):
+                with suppress(psutil.NoSuchProcess, OSError, KeyError):
+                    if any("RayTrainWorker" in word for word in each.cmdline()):
+                        self._note(each.pid)
+
+    def _note(self, pid: int) -> None:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+        marks = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
+        self.first.setdefault(pid, 1024 * int(marks["VmRSS"][0]))
+        self.highest[pid] = 1024 * int(marks["VmHWM"][0])
 
     def told(self) -> dict[str, Any]:
-        """What it began with, and how many workers there were."""
-        return {"workers": len(self.first) or 1, "first_mb": max(self.first.values(), default=0) / 1e6}
+        """The most that a worker took beyond what it began with, and how many workers there were."""
+        most = max((self.highest[pid] - self.first[pid] for pid in self.highest), default=self.own)
+        return {"memory_mb": most / 1e6, "workers": len(self.highest) or 1}
 
 
 def rows(case: str, rounds: Sequence[Facts], settings: Settings) -> list[Row]:

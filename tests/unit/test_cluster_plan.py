@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -159,10 +160,13 @@ def test_a_probe_carries_on_what_it_saw() -> None:
     found = Probe(1, 1, "cpu", 0.5, steps, (100.0,) * 20, (2.0, 1.0), (0.3, 0.2), 0.1, 400, 10_000)
     assert found.steady_s == 1.0, "the fastest and the slowest tenth count for nothing"
     assert found.tokens_per_s == 100.0
-    assert found.seconds(100, 3) == pytest.approx(0.5 + 7.3 + 95 + (2 + 1 + 1) + (0.3 + 0.2 + 0.2) + 0.1)
-    grown = found._replace(step_bytes=(*range(0, 1000, 100), *range(1000, 2000, 100)))
+    told = sum(steps) + 80 + (2 + 1 + 1) + (0.3 + 0.2 + 0.2)
+    assert found.seconds(100, 3) == pytest.approx(0.5 + told + 0.1)
+    assert found._replace(num_workers=2).seconds(100, 3) == pytest.approx(0.5 + 1.05 * told + 0.1)
+    assert found.seconds(2, 1) == pytest.approx(0.5 + 4.2 + 2 + 0.3 + 0.1)
+    grown = found._replace(step_bytes=tuple(round(1000 * math.sqrt(number)) for number in range(1, 21)))
     assert grown.most_bytes(20) == 10_000
-    assert grown.most_bytes(80) == 10_000 + 2 * 1000, "two doublings, each as much as that from 10 to 20"
+    assert grown.most_bytes(400) == pytest.approx(10_000 + 1000 * (20 - math.sqrt(20)), abs=5)
 
 
 def test_the_table_of_machines_is_read_and_its_mistakes_are_named(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from heliostat.errors import TrainError
 from heliostat.run import Run
 from heliostat.train.crew import share_of_cores
@@ -23,10 +25,10 @@ if TYPE_CHECKING:
 STEPS = 20
 WARM = 5
 """Updates before a step takes what it takes from then on: shapes that are new are compiled for."""
-
-
+BESIDE_RAY = 1.05
+"""How much longer workers take that Ray runs on cores which they fill: its own processes compute there, too."""
 MOST_GROWN = 2000
-"""Updates after which all shapes have been met."""
+"""Updates after which hardly a shape is new."""
 
 
 class Probe(NamedTuple):
@@ -58,15 +60,15 @@ class Probe(NamedTuple):
     def most_bytes(self, num_steps: int) -> int:
         """What a training of so many updates takes beyond Python and its libraries, at its most.
 
-        Each new shape leaves a compiled kernel and gaps between blocks of memory, and ever fewer shapes are new: from
-        update to update memory grows about as their logarithm. The growth over the probe's second half is carried on.
+        Each new shape of a batch leaves a compiled kernel and gaps between blocks of memory. New shapes come as new
+        words do in a text (Heaps 1978): memory grows about as the square root of the updates, by the slope seen here.
         """
         made = len(self.step_bytes)
-        if made < 4 or num_steps <= made:
+        if made < 2 * WARM or num_steps <= made:
             return self.peak_bytes
-        half = made // 2
-        doubling = max(0.0, (self.step_bytes[-1] - self.step_bytes[half - 1]) / math.log2(made / half))
-        return self.peak_bytes + round(doubling * math.log2(min(num_steps, MOST_GROWN) / made))
+        roots = np.sqrt(np.arange(1, made + 1))[WARM - 1 :]
+        slope = max(0.0, float(np.polyfit(roots, self.step_bytes[WARM - 1 :], 1)[0]))
+        return self.peak_bytes + round(slope * (math.sqrt(min(num_steps, MOST_GROWN)) - math.sqrt(made)))
 
     @property
     def steady_s(self) -> float:
@@ -83,11 +85,11 @@ class Probe(NamedTuple):
         return sum(tokens) / len(tokens) / self.steady_s
 
     def seconds(self, num_steps: int, validations: int) -> float:
-        """Seconds of a training: start, updates, validations, checkpoints."""
-        warm = self.step_s[:WARM][:num_steps]
-        steps = sum(warm) + (num_steps - len(warm)) * self.steady_s
+        """Seconds of a training: start, updates, validations, checkpoints; with Ray's own work where it is several's."""
+        made = len(self.step_s)
+        steps = sum(self.step_s[:num_steps]) + max(0, num_steps - made) * self.steady_s
         checked = sum(first + (validations - 1) * later for first, later in (self.validate_s, self.save_s))
-        return self.build_s + steps + checked + self.settle_s
+        return self.build_s + (steps + checked) * (BESIDE_RAY if self.num_workers > 1 else 1.0) + self.settle_s
 
 
 def workers_here(run: Run) -> int:

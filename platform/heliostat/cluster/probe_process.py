@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 
 def import_all() -> None:
     """Import what a training imports, so that its memory is told apart from the training's own."""
+    import pyarrow  # noqa: F401
     import transformers  # noqa: F401
 
+    import heliostat.data.prepared
     import heliostat.train.loop
     import heliostat.train.trainee
     import heliostat.train.worker  # noqa: F401
