@@ -3,8 +3,8 @@
 Both sides are what a user runs: the plan makes a probe of 20 updates in processes of its own; the run trains to its
 end. Seconds and memory are those of the training, from building the model to the last checkpoint: preparation, Ray's
 start, calibration and the report are in neither. Memory is the most that was resident in a worker's process, less what
-was resident once its libraries were imported; of several workers that of the largest. Some runs read fewer records (`data.limit`), and the settings of the
-case say so; no run is cut short.
+was resident once its libraries were imported; of several workers that of the largest. Some runs read fewer records
+(`data.limit`), and the settings of the case say so; no run is cut short.
 """
 
 from __future__ import annotations

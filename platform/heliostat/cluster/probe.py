@@ -85,7 +85,7 @@ class Probe(NamedTuple):
         return sum(tokens) / len(tokens) / self.steady_s
 
     def seconds(self, num_steps: int, validations: int) -> float:
-        """Seconds of a training: start, updates, validations, checkpoints; with Ray's own work where it is several's."""
+        """Seconds of a training: start, updates, validations, checkpoints; of several workers with Ray beside."""
         made = len(self.step_s)
         steps = sum(self.step_s[:num_steps]) + max(0, num_steps - made) * self.steady_s
         checked = sum(first + (validations - 1) * later for first, later in (self.validate_s, self.save_s))
