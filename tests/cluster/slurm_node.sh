@@ -36,7 +36,10 @@ export SLURM_CONF="$folder/slurm.conf"
 slurmctld -c
 slurmd -N localhost -c
 for _ in $(seq 100); do
-  sinfo -h -o %t 2>/dev/null | grep -q idle && exec "$@"
+  if sinfo -h -o %t 2>/dev/null | grep -q idle; then
+    "$@"  # not by exec: this shell is process 1 here and buries what Ray leaves
+    exit
+  fi
   sleep 0.1
 done
 tail -n 5 "$folder"/slurm*.log >&2
