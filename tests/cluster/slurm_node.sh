@@ -35,8 +35,8 @@ CONF
 export SLURM_CONF="$folder/slurm.conf"
 slurmctld -c
 slurmd -N localhost -c
-for _ in $(seq 100); do
-  if sinfo -h -o %t 2>/dev/null | grep -q idle; then
+while [ $SECONDS -lt 40 ]; do
+  if timeout 5 sinfo -h -o %t 2>/dev/null | grep -q idle; then
     "$@"  # not by exec: this shell is process 1 here and buries what Ray leaves
     exit
   fi

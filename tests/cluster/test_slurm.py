@@ -24,7 +24,7 @@ def isolated() -> list[str]:
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing:
         pytest.skip(f"no {', '.join(missing)}: apt-get install slurm-wlm iproute2")
-    words = ["unshare", "--pid", "--fork", "--mount-proc", "--mount", "--net", "--kill-child"]
+    words = ["timeout", "200", "unshare", "--pid", "--fork", "--mount-proc", "--mount", "--net", "--kill-child"]
     if os.geteuid() != 0 or subprocess.run([*words, "true"], capture_output=True).returncode:
         pytest.skip("namespaces of processes, mounts and networks need root: Slurm cannot be started here")
     return words
