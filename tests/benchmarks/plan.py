@@ -2,9 +2,9 @@
 
 Both sides are what a user runs: the plan makes a probe of 20 updates in processes of its own; the run trains to its
 end. Seconds and memory are those of the training, from building the model to the last checkpoint: preparation, Ray's
-start, calibration and the report are in neither. Memory is the most that was resident in a worker's process, less what
-was resident once its libraries were imported; of several workers that of the largest. Some runs read fewer records
-(`data.limit`), and the settings of the case say so; no run is cut short.
+start, calibration and the report are in neither. Memory is the most that was resident in a worker's process, whole,
+and less what was resident once its libraries were imported; of several workers that of the largest. Some runs read
+fewer records (`data.limit`), and the settings of the case say so; no run is cut short.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -56,7 +57,9 @@ def planned(run_file: Any, prepared: Any, steps: int) -> dict[str, Any]:
     began, work = time.perf_counter(), work_of(run_file, prepared)
     found = probe(run_file, prepared, steps=steps)
     spent = time.perf_counter() - began
-    said = {"seconds": found.seconds(work.steps, work.validations), "memory_mb": found.most_bytes(work.steps) / 1e6}
+    beyond = found.most_bytes(work.steps)
+    said = {"seconds": found.seconds(work.steps, work.validations)}
+    said |= {"memory_mb": (found.baseline_bytes + beyond) / 1e6, "beyond_mb": beyond / 1e6}
     parts = {"build_s": found.build_s, "step_s": found.steady_s, "warm_s": sum(found.step_s[:WARM])}
     parts |= {"validate_s": sum(found.validate_s), "save_s": sum(found.save_s), "settle_s": found.settle_s}
     return {**said, **parts, "wall_s": spent, "cpu_s": spent, "steps": work.steps, "workers": found.num_workers}
@@ -116,10 +119,10 @@ class Watch:
         from heliostat.cluster.probe_process import peak
 
         here = psutil.Process(os.getpid())
-        while not self._ended.wait(0.02):
+        while not self._ended.wait(0.25):  # seldom: to look at every process takes time from the training
             if self.folder is None or not (self.folder / "outcome.json").exists():
-                self.own = peak() - self.baseline  # what comes behind the training does not count
-            for each in here.children(recursive=True):
+                self.own = peak()  # what comes behind the training does not count
+            for each in here.children(recursive=True) if "ray" in sys.modules else ():
                 with suppress(psutil.NoSuchProcess, OSError, KeyError):
                     if any("RayTrainWorker" in word for word in each.cmdline()):
                         self._note(each.pid)
@@ -131,15 +134,17 @@ class Watch:
         self.highest[pid] = 1024 * int(marks["VmHWM"][0])
 
     def told(self) -> dict[str, Any]:
-        """The most that a worker took beyond what it began with, and how many workers there were."""
-        most = max((self.highest[pid] - self.first[pid] for pid in self.highest), default=self.own)
-        return {"memory_mb": most / 1e6, "workers": len(self.highest) or 1}
+        """The most that a worker held, the most beyond what it began with, and how many workers there were."""
+        most = max(self.highest.values(), default=self.own)
+        beyond = max((self.highest[pid] - self.first[pid] for pid in self.highest), default=self.own - self.baseline)
+        return {"memory_mb": most / 1e6, "beyond_mb": beyond / 1e6, "workers": len(self.highest) or 1}
 
 
 def rows(case: str, rounds: Sequence[Facts], settings: Settings) -> list[Row]:
     words = " ".join([settings["file"], *settings["overrides"]])
     workers = int(rounds[0]["run"]["workers"])
-    measures = {"memory_mb": ("memory of a worker", "MB"), "seconds": ("time", "s")}
+    measures = {"memory_mb": ("memory of a worker", "MB"), "beyond_mb": ("that beyond Python and its libraries", "MB")}
+    measures |= {"seconds": ("time", "s")}
     return [
         Row(
             what=f"{what} of `{words}`, {workers} worker{'s' if workers > 1 else ''}: predicted",
