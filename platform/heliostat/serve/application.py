@@ -6,7 +6,6 @@ args: {model: sentiment@champion, token_file: /etc/heliostat-token/token}
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +15,6 @@ from heliostat.component import Settings
 from heliostat.errors import ServeError
 from heliostat.serve.guard import Access
 from heliostat.serve.limits import Limits
-from heliostat.serve.schema import Served
 from heliostat.serve.token import digest, read_token
 
 
@@ -37,36 +35,25 @@ def application(arguments: dict[str, Any]) -> Any:
     """The application of one model, bound. Raises ServeError for unknown arguments, StoreError for no model."""
     from ray import serve as ray_serve
 
-    from heliostat.serve.replica import Replica, ReplicaPlan
+    from heliostat.serve.applications import OVERLOAD, quiet
+    from heliostat.serve.plans import ReplicaPlan, resolve
+    from heliostat.serve.replica import Replica
 
     try:
         asked = Arguments.model_validate(arguments)
     except ValidationError as error:
         told = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
         raise ServeError(f"args of the application: {told}") from None
-    served, folder = _resolved(asked.model)
+    served, folder = resolve(asked.model)
     access = Access(digest(read_token(asked.token_file)) if asked.token_file else None)
     plan = ReplicaPlan(served, str(folder), asked.threads, asked.precision, asked.limits.model_dump(), access)
     deployment = ray_serve.deployment(
         Replica,
         name="Replica",
-        # More than the replica takes in, so that it says 503 itself, in our shape.
-        max_ongoing_requests=8 * asked.limits.max_waiting,
+        max_ongoing_requests=OVERLOAD * asked.limits.max_waiting,
         max_queued_requests=asked.limits.max_waiting,
         graceful_shutdown_wait_loop_s=0.2,
         graceful_shutdown_timeout_s=asked.limits.timeout_s,
-        logging_config={"log_level": "WARNING", "enable_access_log": False},
+        logging_config=quiet(),
     )
     return deployment.bind(plan)
-
-
-def _resolved(reference: str) -> tuple[Served, Path]:
-    from heliostat.checkpoint import verify
-    from heliostat.models import ModelStore
-
-    if "/" in reference:
-        folder = Path(reference).expanduser().absolute()
-        verify(folder)
-        return Served(json.loads((folder / "run.json").read_text(encoding="utf-8"))["name"], 0), folder
-    version = ModelStore().resolve(reference)
-    return Served(version.name, version.version), version.folder.absolute()
