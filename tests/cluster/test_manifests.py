@@ -358,6 +358,25 @@ def test_the_image_is_pinned_in_stages_and_not_root() -> None:
     assert all((ROOT / word).exists() for word in copied)
 
 
+def test_a_deployment_file_becomes_a_service(tmp_path: Path, kuberay_schemas: dict[str, Any]) -> None:
+    from heliostat.cluster.kinds import Kind
+    from heliostat.cluster.pods import Size
+    from heliostat.cluster.render import Wish, render_deployment
+    from heliostat.errors import RunError
+
+    path = tmp_path / "deploy.yaml"
+    path.write_text("models:\n- {model: a@champion, replicas: 3, threads: 2, precision: bf16}\n- b:2\n")
+    service = rendered(str(path))[-1]
+    assert list(kuberay_schemas["RayService"].iter_errors(service)) == []
+    told = {each["name"]: each for each in yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]}
+    assert told["a"]["args"]["precision"] == "bf16"
+    assert told["a"]["deployments"][0]["num_replicas"] == 3
+    assert told["b"]["args"]["model"] == "b:2"
+    path.write_text("models:\n- {model: a@champion, canary: {version: 4, percent: 10}}\n")
+    with pytest.raises(RunError, match=r"models\.0\.canary: is not carried to Kubernetes yet"):
+        render_deployment(path, Wish(Kind.SERVICE, Size("image")))
+
+
 def test_what_cannot_be_rendered_is_refused_with_the_way_out() -> None:
     from heliostat.cluster.kinds import Kind
     from heliostat.cluster.pods import Size
@@ -382,11 +401,13 @@ def test_the_readmes_renderings_are_what_they_say(
     monkeypatch.chdir(tmp_path)
     text = (CLUSTER / "README.md").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line.startswith("heliostat cluster render kuberay ")]
+    (tmp_path.parent / "deploy.yaml").write_text("models: [sentiment@champion]\n", encoding="utf-8")
     assert len(lines) >= 5
+    files = {"my-run.yaml": str(own_run), "deploy.yaml": str(tmp_path.parent / "deploy.yaml")}
     kinds = []
     for line in lines:
         words = shlex.split(line.partition(" | ")[0], comments=True)
-        made = rendered(*(str(own_run) if word == "my-run.yaml" else word for word in words[4:]))
+        made = rendered(*(files.get(word, word) for word in words[4:]))
         written = [objects_in(path.read_text(encoding="utf-8"))[0] for path in tmp_path.glob("*/*.yaml")]
         kinds += [each["kind"] for each in (*made, *written) if each["kind"] in KINDS]
         shutil.rmtree(tmp_path, ignore_errors=True)

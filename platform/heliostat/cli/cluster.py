@@ -50,14 +50,25 @@ def kuberay(
 ) -> None:
     """RayJob, RayCluster, RayCronJob or RayService of a run or of models, with all that they need beside them."""
     from heliostat.cluster.pods import Size, default_image
-    from heliostat.cluster.render import Wish, as_yaml, is_model, render_run, render_service, size_of, write
+    from heliostat.cluster.render import (
+        Wish,
+        as_yaml,
+        is_model,
+        render_deployment,
+        render_run,
+        render_service,
+        size_of,
+        write,
+    )
     from heliostat.run import load
 
     image = image or default_image(gpus)
-    kind = kind or (Kind.SERVICE if is_model(what[0]) else Kind.TRAIN)
+    file = Path(what[0]) if what[0].endswith((".yaml", ".yml")) else None
+    is_deployment = bool(file and file.is_file() and "\nmodels:" in "\n" + file.read_text(encoding="utf-8"))
+    kind = kind or (Kind.SERVICE if is_deployment or is_model(what[0]) else Kind.TRAIN)
     if kind is Kind.SERVICE:
         wish = Wish(kind, Size(image, cpus=cpus or 2, memory_gib=memory, gpus=gpus), namespace, schedule, replicas)
-        objects = render_service(what, wish)
+        objects = render_deployment(file, wish) if file and is_deployment else render_service(what, wish)
     else:
         size = size_of(load(what[0], what[1:]), kind, image, cpus=cpus, memory_gib=memory, gpus=gpus, workers=workers)
         objects = render_run(what[0], what[1:], Wish(kind, size, namespace, schedule, replicas))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -86,6 +87,30 @@ def _plain(name: str) -> str:
     return plain
 
 
+def render_deployment(path: Path, wish: Wish) -> list[Object]:
+    """The objects that serve the models of a deployment file. Raises RunError for what is not carried yet."""
+    from heliostat.serve.deploy_file import load_deployment
+
+    settings = load_deployment(path)
+    rule = "is not carried to Kubernetes yet: leave it out, or serve with `heliostat serve`."
+    problems = [Problem(key, rule) for key in ("keys", "per_minute") if getattr(settings, key) is not None]
+    problems += [
+        Problem(f"models.{number}.{key}", rule)
+        for number, model in enumerate(settings.models)
+        for key in ("canary", "shadow")
+        if getattr(model, key) is not None
+    ]
+    if problems:
+        raise RunError(problems, source=str(path))
+    applications = []
+    for model in settings.models:
+        cpus = model.threads or wish.size.cpus
+        plain = _application(model.model, wish, is_alone=len(settings.models) == 1)
+        own = {"threads": cpus, "precision": model.precision, "limits": settings.limits_of(model).model_dump()}
+        applications.append(plain._replace(args={**plain.args, **own}, replicas=model.replicas.max, cpus=cpus))
+    return _service(applications, wish)
+
+
 def is_model(word: str) -> bool:
     """Whether a word looks like a model of the store (`sentiment@champion`, `sentiment:3`) and not like a run."""
     return ("@" in word or ":" in word) and not word.endswith((".yaml", ".yml")) and word not in runs()
@@ -94,11 +119,15 @@ def is_model(word: str) -> bool:
 def render_service(models: Sequence[str], wish: Wish) -> list[Object]:
     """The objects that serve models of the store. One stands at `/`, several at `/NAME`. Raises RunError."""
     applications = [_application(each, wish, is_alone=len(models) == 1) for each in models]
+    return _service(applications, wish)
+
+
+def _service(applications: Sequence[kuberay.Application], wish: Wish) -> list[Object]:
     twice = {each.name for each in applications if [other.name for other in applications].count(each.name) > 1}
     if twice:
         raise RunError([Problem(sorted(twice)[0], "is asked for twice; one version answers under a name.")])
-    name = _plain(applications[0].name) if len(models) == 1 else "models"
-    need = max(1, round(wish.size.cpus)) * wish.replicas * len(models)
+    name = _plain(applications[0].name) if len(applications) == 1 else "models"
+    need = math.ceil(sum(each.cpus * each.replicas for each in applications))
     workers = max(1, -(-need // wish.size.cpus))
     size = wish.size._replace(least=workers, most=workers)
     service = kuberay.ray_service(f"serve-{name}", applications, size, mounts=kuberay.token_mount())
