@@ -27,6 +27,8 @@ ORDER = (
     "recommend",
     "loader",
     "gpu",
+    "plan",
+    "scale",
 )
 
 

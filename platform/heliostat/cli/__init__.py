@@ -22,6 +22,8 @@ _VERBS = (
     "models",
     "data",
     "plugins",
+    "plan",
+    "cluster",
     "show",
     "config-schema",
     "new-plugin",

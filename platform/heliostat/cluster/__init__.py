@@ -1,0 +1,1 @@
+"""Clusters: what a run needs, how it gets there."""
