@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 console = Console()
 _SHOWN = 8
 """Trials in the table that lives."""
+_LINE_S = 10.0
+"""Seconds between two lines in a log, at least."""
 
 
 class LiveTable(SweepWatcher):
@@ -30,6 +33,8 @@ class LiveTable(SweepWatcher):
 
     def __init__(self, live: Live) -> None:
         self.live = live
+        self.said = ("", 0.0)
+        """Where there is no screen: the last line, and when."""
 
     def preparing(self, stage: str, done: int, total: int | None) -> None:
         """Show how far the preparation is."""
@@ -41,7 +46,11 @@ class LiveTable(SweepWatcher):
 
     def update(self, view: View) -> None:
         """Draw the table anew."""
-        self.live.update(Group(trial_table(_shown(view.trials), view.metric), Text(_sum(view))))
+        if self.live.console.is_terminal:
+            self.live.update(Group(trial_table(_shown(view.trials), view.metric), Text(_sum(view))))
+        elif self.said[0] != (line := _sum(view)) and time.monotonic() - self.said[1] >= _LINE_S:
+            self.said = line, time.monotonic()
+            self.live.console.print(line, soft_wrap=True, highlight=False)
 
 
 def trial_table(trials: Sequence[Trial], metric: str) -> Table:
