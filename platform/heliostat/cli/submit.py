@@ -85,7 +85,8 @@ def checked_order(words: Sequence[str], *, data_there: bool) -> Order:
     words = list(words[1:]) if words and words[0] == "heliostat" else list(words)
     if not words or words[0] not in VERBS:
         guess = closest(words[0], list(VERBS)) if words else None
-        found = f"found '{words[0]}'{f', did you mean {guess!r}' if guess else ''}" if words else "found nothing"
+        hint = f" ({guess}?)" if guess else ""
+        found = f"found '{words[0]}'{hint}" if words else "found nothing"
         raise ClusterError(f"submit takes one of {', '.join(VERBS)} behind the --; {found}. As in: {EPILOG}")
     verb, *words = words
     told = _parsed(verb, words)

@@ -17,7 +17,7 @@ from heliostat.errors import ClusterError
 from heliostat.registry import entry_points
 from heliostat.run import Run, locate, parent_address, runs
 
-_PLAIN = re.compile(r"[\w./{}#=&@+-]+")
+_PLAIN = re.compile(r"[\w./{}#=&@*+-]+")
 
 
 @dataclass
