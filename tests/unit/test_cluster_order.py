@@ -20,7 +20,7 @@ from heliostat.cluster.needs import lacking, requirements_in
 from heliostat.cluster.order import Order
 from heliostat.cluster.parcel import distributions_of, pack, refuse_hidden
 from heliostat.cluster.start import check_needs
-from heliostat.cluster.submit import entrypoint, job_id
+from heliostat.cluster.submit import entrypoint, job_id, submit
 from heliostat.errors import ClusterError, DataError, HeliostatError, RunError
 
 RUN = """
@@ -169,6 +169,32 @@ def test_what_the_cluster_lacks_is_told_at_once() -> None:
     assert f"torch is {version}; torch>=99 is needed." in told
     assert "nosuch-package is not there; nosuch-package==1 is needed." in told
     assert "python>=4 is needed." in told
+
+
+class _JustStarted:
+    """The answers of a head whose agent comes up while it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def submit_job(self, **words: Any) -> str:
+        self.asked += 1
+        if self.asked == 1:
+            raise RuntimeError(
+                "Request failed with status code 500: No available agent to submit job, please try later."
+            )
+        if words["entrypoint"].endswith("refused"):
+            raise RuntimeError("Request failed with status code 400: no such thing.")
+        return str(words["submission_id"])
+
+
+def test_a_head_that_has_just_started_is_asked_again() -> None:
+    client, said = _JustStarted(), []
+    job = submit(client, Order("train", ["x"], "name"), installed=True, on_wait=said.append)  # type: ignore[arg-type]
+    assert (client.asked, len(said)) == (2, 1)
+    assert job.startswith("train-name-")
+    with pytest.raises(ClusterError, match=r"does not take the job: .*400: no such thing"):
+        submit(client, Order("train", ["refused"], "name"), installed=True)  # type: ignore[arg-type]
 
 
 def test_the_command_of_a_job_is_one_process_with_its_words_whole() -> None:

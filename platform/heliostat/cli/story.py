@@ -122,7 +122,7 @@ def _last_row(path: Path) -> dict[str, Any] | None:
 def bars() -> Progress:
     """Progress bars that vanish when they are done."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, transient=True)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def tell_training(

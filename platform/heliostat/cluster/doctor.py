@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from heliostat.cluster import machine, reach
+from heliostat.cluster import machine, surroundings
 from heliostat.cluster.finding import Finding, State
 from heliostat.registry import PluginState, survey
 
@@ -35,12 +35,12 @@ def diagnose(asked: Asked = Asked()) -> Iterator[Finding]:  # noqa: B008  (a tup
         machine.shared_memory,
         machine.open_files,
         machine.ports,
-        reach.tokens,
-        reach.home_folder,
-        reach.disks,
-        reach.proxies,
-        lambda: reach.mirror(asked.mirror),
-        lambda: reach.cluster(asked.address, asked.token_file),
+        surroundings.tokens,
+        surroundings.home_folder,
+        surroundings.disks,
+        surroundings.proxies,
+        lambda: surroundings.mirror(asked.mirror),
+        lambda: surroundings.cluster(asked.address, asked.token_file),
         plugins.findings,
     ]
     for check in checks:

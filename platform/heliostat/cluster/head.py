@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from heliostat.errors import ClusterError
 from heliostat.ray_session import close_token, token_path
@@ -46,26 +46,34 @@ def head_url(address: str | None = None) -> str:
     return f"{scheme}://{host}{':8265' if is_bare else f':{port}' if port else ''}{(parts['path'] or '').rstrip('/')}"
 
 
-def connect(address: str | None = None, token_file: Path | None = None) -> JobSubmissionClient:
-    """A client of the Jobs API at `address`, its token sent where the head asks for one.
+class Reached(NamedTuple):
+    """A head that has answered."""
+
+    url: str
+    headers: dict[str, str]
+    ray: str
+    """Its version of Ray."""
+
+
+def reach(address: str | None = None, token_file: Path | None = None) -> Reached:
+    """Ask the head at `address` for its version, with the token where it asks for one. Ray is not imported.
 
     Raises ClusterError when nobody answers there, or when the token is refused.
     """
     url = head_url(address)
     headers = _headers(url, token_file) if _asks_for_a_token(url) else {}
-    _check_answer(url, _get(f"{url}/api/version", headers), token_file)
-    with _only(url):
-        from ray.job_submission import JobSubmissionClient
-
-        return JobSubmissionClient(url, headers=headers)
-
-
-def ray_version(url: str, token_file: Path | None = None) -> str:
-    """The version of Ray at `url`, asked without Ray. Raises ClusterError as `connect` does."""
-    headers = _headers(url, token_file) if _asks_for_a_token(url) else {}
     response = _get(f"{url}/api/version", headers)
     _check_answer(url, response, token_file)
-    return str(response.json().get("ray_version", "?"))
+    return Reached(url, headers, str(response.json()["ray_version"]))
+
+
+def connect(address: str | None = None, token_file: Path | None = None) -> JobSubmissionClient:
+    """A client of the Jobs API at `address`. Raises ClusterError as `reach` does."""
+    reached = reach(address, token_file)
+    with _only(reached.url):
+        from ray.job_submission import JobSubmissionClient
+
+        return JobSubmissionClient(reached.url, headers=reached.headers)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 from heliostat.cluster.finding import Finding, State
-from heliostat.cluster.head import head_url, ray_version
+from heliostat.cluster.head import reach
 from heliostat.cluster.machine import temporary_folder
 from heliostat.errors import ClusterError
 from heliostat.home import home
@@ -130,7 +130,7 @@ def cluster(address: str | None, token_file: Path | None) -> list[Finding]:
     named = address or os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS")
     if not named:
         return [Finding("cluster", State.RIGHT, "none is named (RAY_ADDRESS, --address): Ray starts on this machine")]
-    ask: Callable[[], Finding] = lambda: _jobs_api(head_url(address), token_file)  # noqa: E731
+    ask: Callable[[], Finding] = lambda: _jobs_api(address, token_file)  # noqa: E731
     if not address and ":" in named and named.rpartition(":")[2] == "6379":
         ask = lambda: _port_of_ray(named.rpartition("://")[2])  # noqa: E731
     try:
@@ -139,8 +139,9 @@ def cluster(address: str | None, token_file: Path | None) -> list[Finding]:
         return [Finding("cluster", State.WRONG, f"{named} cannot be used", str(error))]
 
 
-def _jobs_api(url: str, token_file: Path | None) -> Finding:
-    there, here = ray_version(url, token_file), metadata.version("ray")
+def _jobs_api(address: str | None, token_file: Path | None) -> Finding:
+    url, _, there = reach(address, token_file)
+    here = metadata.version("ray")
     if there.split(".")[:2] != here.split(".")[:2]:
         mend = f"Install ray {there} here or {here} there: what runs on both sides must be one version."
         return Finding("cluster", State.WRONG, f"{url} has ray {there}, this machine {here}", mend)
