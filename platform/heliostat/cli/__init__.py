@@ -50,7 +50,7 @@ def _build() -> typer.Typer:
         if hasattr(module, "app"):
             app.add_typer(module.app, name=verb)
         else:
-            app.command(verb)(module.command)
+            app.command(verb, context_settings=getattr(module, "context_settings", None))(module.command)
     return app
 
 

@@ -13,6 +13,8 @@ from heliostat.cli.jobs import ADDRESS, TOKEN_FILE
 if TYPE_CHECKING:
     from heliostat.cluster.order import Order
 
+context_settings = {"allow_interspersed_args": False}
+"""Options behind the first word are those of the job's command, even where the -- is forgotten."""
 VERBS = ("train", "tune", "predict", "evaluate")
 EPILOG = "heliostat submit --address http://head:8265 -- train sentiment/default train.lr=3e-4"
 

@@ -23,6 +23,7 @@ from heliostat.cluster.needs import plain
 from heliostat.errors import ClusterError
 
 FILES = "files"
+_MOST_OF_RAY_MB = 500
 JOB = "{job}"
 """Stands for the folder of the job in its command."""
 _KEPT = ("METADATA", "entry_points.txt", "top_level.txt")
@@ -89,7 +90,13 @@ def pack(folder: Path, distributions: Sequence[metadata.Distribution], items: Se
         _unpack(distribution, folder)
     for item in items:
         _copy(item, folder / FILES / item.name)
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    total = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    if total > _MOST_OF_RAY_MB * 1e6:
+        raise ClusterError(
+            f"{total / 1e6:,.0f} MB would travel with the job, and Ray takes {_MOST_OF_RAY_MB} MB at most. Put data "
+            "where all nodes see them (--data-there), or take what is installed there (--installed)."
+        )
+    return total
 
 
 def _unpack(distribution: metadata.Distribution, folder: Path) -> None:

@@ -30,6 +30,7 @@ def main(arguments: Sequence[str]) -> None:
         print(f"job       {told.job} on {platform.node()}: {_versions()}")
         folder = job_folder(told.job)
         if told.fetch:
+            print(f"fetching  {told.fetch.partition('#')[0]}", flush=True)
             _fetch(told.fetch)
     except HeliostatError as error:
         print(f"error {error}", file=sys.stderr)
