@@ -87,7 +87,7 @@ class TwoNodes:
         return done
 
     def third(self, apart: Sequence[str]) -> AbstractContextManager[Any]:
-        """A third node for a while, 127.0.0.3, started by `apart` where the home of the others is another folder."""
+        """A third node for a while, 127.0.0.4, started by `apart` where the home of the others is another folder."""
         node = f'mount -t tmpfs none "$HELIOSTAT_HOME" && exec "{sys.executable}" "{NODES}" {self.address}'
         return started([*apart, "sh", "-c", node], self.env)
 
@@ -110,7 +110,7 @@ def witness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def two_nodes(witness: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
-    """Two nodes of one CPU each, 127.0.0.1 and 127.0.0.2; what is installed for the tests is not installed there."""
+    """Two nodes of one CPU each, 127.0.0.2 and 127.0.0.3; what is installed for the tests is not installed there."""
     home, token = tmp_path_factory.mktemp("shared_home"), tmp_path_factory.mktemp("token") / "auth_token"
     token.write_text("a-token-of-the-tests-0123456789abcdef", encoding="utf-8")
     token.chmod(0o600)

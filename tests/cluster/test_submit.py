@@ -33,7 +33,7 @@ def test_a_training_runs_on_two_nodes_and_is_seen_to_go_on(two_nodes: Any) -> No
     assert (two_nodes.home / "models" / "sentiment-tiny" / "versions" / "1" / "checkpoint" / "manifest.json").is_file()
     found = [json.loads((two_nodes.home / f"witness-{rank}.json").read_text()) for rank in (0, 1)]
     places = [each["nodes"][each["node"]] for each in found]
-    assert sorted(places) == ["127.0.0.1", "127.0.0.2"]  # one worker a node
+    assert sorted(places) == ["127.0.0.2", "127.0.0.3"]  # one worker a node
     assert [each["master"] for each in found] == [places[0], places[0]]  # the others meet at rank 0's node
     for each in found:  # both travelled: neither is what is installed on the nodes
         assert "working_dir_files" in each["platform"]

@@ -10,7 +10,8 @@ import json
 import socket
 import sys
 
-HEAD, SECOND, THIRD = "127.0.0.1", "127.0.0.2", "127.0.0.3"
+HEAD, SECOND, THIRD = "127.0.0.2", "127.0.0.3", "127.0.0.4"
+# Not 127.0.0.1: Ray takes that for the address of the machine in its network, where these nodes do not listen.
 
 
 def free_port() -> int:

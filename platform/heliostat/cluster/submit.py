@@ -7,9 +7,11 @@ import secrets
 import shlex
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from queue import Empty, Queue
 from typing import TYPE_CHECKING, Any
 
 from heliostat.cluster.order import Order
@@ -25,6 +27,9 @@ STOP_PATIENCE_S = 60
 """Seconds that a stopped job has to save, before Ray kills it. Ray's own 3 are less than a checkpoint takes."""
 AGENT_PATIENCE_S = 90.0
 """Seconds in which a head that has just started must find its agent."""
+TAKE_PATIENCE_S = 300.0
+"""Seconds in which what travels must be there and the head must take the job."""
+_QUIET_S = 15.0
 
 
 def submit(
@@ -87,10 +92,44 @@ def _sent(client: JobSubmissionClient, words: Mapping[str, Any], on_wait: Callab
     deadline = time.monotonic() + AGENT_PATIENCE_S
     while True:
         try:
-            return str(client.submit_job(**words))
+            return _taken(client, words, on_wait)
+        except ClusterError:
+            raise
         except Exception as error:  # Ray raises RuntimeError for an answer, and what its HTTP library raises
             said = " ".join(str(error).split())
             if "No available agent" not in said or time.monotonic() > deadline:
                 raise ClusterError(f"the cluster does not take the job: {said[-600:]}") from error
         on_wait("the head has just started, and has no agent for jobs yet")
         time.sleep(1.0)
+
+
+def _taken(client: JobSubmissionClient, words: Mapping[str, Any], on_wait: Callable[[str], None]) -> str:
+    """The id of the job, once the head has taken it. Ray's client would wait for ever for an agent that hangs."""
+    answers: Queue[str | Exception] = Queue()
+
+    def send() -> None:
+        try:
+            answers.put(str(client.submit_job(**words)))
+        except Exception as error:
+            answers.put(error)
+
+    threading.Thread(target=send, daemon=True, name="submit").start()
+    try:
+        answer = _first(answers, on_wait)
+    except Empty:
+        raise ClusterError(
+            f"the head has not taken the job within {TAKE_PATIENCE_S:g} s: its agent hangs. What it says is in "
+            "/tmp/ray/session_latest/logs/dashboard_agent.log there. A head with --node-ip-address=127.0.0.1 on a "
+            "machine with a network takes no jobs: give it another address."
+        ) from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _first(answers: Queue[str | Exception], on_wait: Callable[[str], None]) -> str | Exception:
+    try:
+        return answers.get(timeout=_QUIET_S)
+    except Empty:
+        on_wait("the job is sent, and the head has not taken it yet")
+    return answers.get(timeout=TAKE_PATIENCE_S - _QUIET_S)
