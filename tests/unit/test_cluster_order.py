@@ -276,3 +276,14 @@ def test_who_is_no_head_is_told_from_a_wrong_token(proxy: str) -> None:
 )
 def test_how_a_job_ended_is_how_its_command_ended(status: str, code: int | None, expected: int) -> None:
     assert Job("id", status, "", 1.0, 2.0, code, "").exit_code == expected
+
+
+def test_of_a_failure_the_last_words_are_shown_and_not_rays() -> None:
+    told = (
+        "Job entrypoint command failed with exit code 2, last available logs (truncated to 20,000 chars):\n"
+        "2026-11-23 08:58:26,932\tINFO job_manager.py:581 -- Runtime env is setting up.\n"
+        "Running entrypoint for job evaluate-x: exec env python -m heliostat.cluster.start\n"
+        "error there is no model 'nosuch'.\n"
+    )
+    assert Job("id", "FAILED", "", 1.0, 2.0, 2, told).last_words == "error there is no model 'nosuch'."
+    assert Job("id", "FAILED", "", 1.0, 2.0, None, "Job supervisor actor died").last_words == "Job supervisor actor died"

@@ -38,11 +38,11 @@ def list_jobs(
     from heliostat.cluster.jobs import all_jobs
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("job", "status", "began", "took"):
+    for heading in ("job", "status", "took"):
         table.add_column(heading, no_wrap=True)
     table.add_column("command", overflow="fold")
     for job in all_jobs(_client(address, token_file)):
-        table.add_row(job.id, job.status, _clock(job.started), _took(job), escape(job.command))
+        table.add_row(job.id, job.status, _took(job), escape(job.command))
     console = Console()
     console.print(table if table.row_count else "This cluster has had no job yet.")
 
@@ -61,7 +61,7 @@ def status(
     typer.echo(f"{job.id}  {job.status}{code}  began {_clock(job.started)}, took {_took(job)}")
     typer.echo(f"  {job.command}")
     if job.status == "FAILED":
-        typer.echo(job.message.strip())
+        typer.echo(job.last_words)
 
 
 @app.command()

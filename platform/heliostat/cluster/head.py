@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 LOCAL = "http://127.0.0.1:8265"
 """Where the dashboard of a Ray on this machine listens, which answers the Jobs API."""
 PATIENCE_S = 10.0
+_TALKATIVE = (
+    "ray.dashboard.modules.job.sdk",
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray._private.runtime_env.packaging",
+)
+"""Loggers of Ray that tell users what goes on inside."""
 _ENVIRONMENT = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 _ADDRESS = re.compile(r"(?:(?P<scheme>[a-z]+)://)?(?P<host>\[[^]]+\]|\w[^:/\s]*)(?::(?P<port>\d{1,5}))?(?P<path>/\S*)?")
 
@@ -73,6 +80,8 @@ def connect(address: str | None = None, token_file: Path | None = None) -> JobSu
     with _only(reached.url):
         from ray.job_submission import JobSubmissionClient
 
+        for name in _TALKATIVE:
+            logging.getLogger(name).setLevel(logging.WARNING)
         return JobSubmissionClient(reached.url, headers=reached.headers)
 
 

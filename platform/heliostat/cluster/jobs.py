@@ -34,11 +34,19 @@ class Job(NamedTuple):
     code: int | None
     """The exit code of its command, once it has ended by itself."""
     message: str
+    """Ray's own account of the end, with the last lines that were printed."""
 
     @property
     def has_ended(self) -> bool:
         """Whether it is over."""
         return self.status in ENDED
+
+    @property
+    def last_words(self) -> str:
+        """What was printed last, or else what Ray says of the end."""
+        heading, _, printed = self.message.partition(":\n")
+        text = printed if heading.startswith("Job entrypoint command failed") else self.message
+        return "".join(line for line in text.splitlines(keepends=True) if not _is_of_ray(line)).strip()
 
     @property
     def exit_code(self) -> int:
