@@ -3,7 +3,8 @@
 `same` and `base-same` give both sides the same minibatches in the same order, the same first weights and no dropout, so
 that their losses can be compared step by step; the Trainer has its defaults (fp32, padded to the longest). `epochs` and
 `base-epochs` train the same epochs with dropout, the Trainer with bf16 and reviews of like length together, and compare
-the loss on reviews that neither has seen. Ours is what `heliostat train` does as a user starts it.
+the loss on reviews that neither has seen. Each round has a seed of its own. Ours is what `heliostat train` does as a
+user starts it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from measure import Facts, cores, faster, fix_threads, middle
 from rounds import Benchmark, Case, Row, Settings, run
 
 SAME = {"limit": 4000, "tokens": 4096, "warm": 4, "steps": 40, "lr": 5e-5, "dropout": 0.0, "model": "minilm"}
-EPOCHS = {**SAME, "steps": None, "epochs": 2, "lr": 2e-4, "dropout": 0.1}
+EPOCHS = {**SAME, "limit": 6000, "valid": 0.4, "steps": None, "epochs": 2, "lr": 2e-4, "dropout": 0.1}
 BASE = {"model": "base", "layers": 4, "limit": 2000}
 TRIAL = {"limit": 400, "tokens": 1024, "warm": 1, "steps": 6}
 CASES = {
@@ -26,7 +27,7 @@ CASES = {
     ),
     "base-epochs": Case(
         ("heliostat", "trainer, best flags"),
-        {**EPOCHS, **BASE, "limit": 1500, "epochs": 1, "lr": 1e-4, "warm": 2},
+        {**EPOCHS, **BASE, "limit": 2000, "epochs": 1, "lr": 1e-4, "warm": 2},
         {**TRIAL, "steps": None, "layers": 1, "limit": 200},
     ),
 }
@@ -42,11 +43,17 @@ def run_of(settings: Settings) -> Any:
     return loaded(
         "sentiment/pretrained",
         [f"train.max_steps={steps}"] if steps else [],
-        **{"data.limit": settings["limit"], "encoder.pretrained": encoder, "encoder.dropout": settings["dropout"]},
+        **{
+            "data.limit": settings["limit"],
+            "data.split.valid": settings.get("valid", 0.1),
+            "encoder.pretrained": encoder,
+            "encoder.dropout": settings["dropout"],
+        },
         **{"head.class_weights": "none", "head.dropout": settings["dropout"], "train.weight_decay": 0.0},
         **{"train.tokens_per_batch": settings["tokens"], "train.tokens_per_micro_batch": settings["tokens"]},
         **{
             "train.ema": "null",
+            "train.seed": 7 + settings.get("round", 0),
             "train.evaluations_per_epoch": 1,
             "train.lr": lr,
             "train.epochs": settings.get("epochs", 4),
@@ -85,7 +92,8 @@ def trainer_turn(settings: Settings) -> dict[str, Any]:
     else:
         size = round(len(shards) * our_run.train.epochs / len(batches))
         flags = {**trainer.BEST_FLAGS, "per_device_train_batch_size": size, "num_train_epochs": settings["epochs"]}
-        clock = trainer.train(model, examples, pad, warm=warm, learning_rate=settings["lr"], warmup_steps=0.06, **flags)
+        flags |= {"seed": our_run.train.seed, "learning_rate": settings["lr"], "warmup_steps": 0.06}
+        clock = trainer.train(model, examples, pad, warm=warm, **flags)
         tokens = round(int(shards.lengths.sum()) * settings["epochs"] * (1 - warm / len(model.losses)))
     valid = trainer.mean_loss(model, trainer.rows_of(prepared.shards("valid")), pad)
     return {

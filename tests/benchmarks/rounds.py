@@ -73,7 +73,9 @@ class Benchmark:
     script: str
     cases: Mapping[str, Case]
     turn: Callable[[str, str, Settings], dict[str, Any]]
-    """turn(case, side, settings): what it found; `wall_s` and `cpu_s` at least. Runs in a fresh process."""
+    """turn(case, side, settings): what it found; `wall_s` and `cpu_s` at least. Runs in a fresh process.
+
+    Its settings hold the number of the `round` besides, from 0."""
     rows: Callable[[str, Sequence[Facts], Settings], list[Row]]
     """rows(case, rounds, settings)."""
     pythons: Mapping[str, Callable[[], str]] = field(default_factory=dict)
@@ -87,6 +89,7 @@ def run(benchmark: Benchmark) -> None:
     parser.add_argument("--quick", action="store_true", help="a trial; its figures mean nothing")
     parser.add_argument("--fresh", action="store_true", help="measure anew what was measured")
     parser.add_argument("--busy", action="store_true", help="measure although other processes compute")
+    parser.add_argument("--rounds", type=int, help="how many of each case in all, in place of its own number")
     parser.add_argument(
         "--minutes", type=float, default=20.0, help="after which no turn begins; the next start goes on"
     )
@@ -103,14 +106,15 @@ def run(benchmark: Benchmark) -> None:
     if unknown:
         parser.error(f"no case '{unknown[0]}'; there are {', '.join(benchmark.cases)}")
     names = asked.cases or [name for name, case in benchmark.cases.items() if case.by_default]
-    sys.exit(_Session(benchmark, asked.quick, asked.busy or asked.quick, asked.minutes).measure(names, asked.fresh))
+    session = _Session(benchmark, asked.quick, asked.busy or asked.quick, asked.minutes, asked.rounds)
+    sys.exit(session.measure(names, asked.fresh))
 
 
 class _Session:
     """One start of a benchmark."""
 
-    def __init__(self, benchmark: Benchmark, quick: bool, busy: bool, minutes: float) -> None:
-        self.benchmark, self.quick, self.busy = benchmark, quick, busy
+    def __init__(self, benchmark: Benchmark, quick: bool, busy: bool, minutes: float, count: int | None = None) -> None:
+        self.benchmark, self.quick, self.busy, self.count = benchmark, quick, busy, count
         self.deadline = time.monotonic() + 60 * minutes
         folder = RESULTS / "quick" if quick else RESULTS
         self.path = folder / f"{benchmark.name}.json"
@@ -136,7 +140,7 @@ class _Session:
         return 0
 
     def _rounds(self, name: str, case: Case, kept: dict[str, Any], found: dict[str, Any]) -> int:
-        rounds, count = kept["rounds"], 1 if self.quick else case.rounds
+        rounds, count = kept["rounds"], self.count or (1 if self.quick else case.rounds)
         for number in range(count):
             if number == len(rounds):
                 rounds.append({})
@@ -149,7 +153,7 @@ class _Session:
                 if not self.busy and not _is_quiet():
                     print("other processes compute; what was measured is kept. Start again, or --busy.")
                     return 3
-                facts = self._turn(name, side, kept["settings"])
+                facts = self._turn(name, side, {**kept["settings"], "round": number})
                 if facts is None:
                     print("the time is up; what was done is kept. Start again to go on.")
                     return 4

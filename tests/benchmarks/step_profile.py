@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from measure import best_product_flops, clocked, fix_threads, in_words, machine
+from measure import best_product_flops, clocked, cores, fix_threads, in_words, machine
 
 PASSES = ("forward", "backward", "optimiser")
 KINDS: dict[str, tuple[str, ...]] = {
@@ -186,7 +186,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", nargs="?", default="sentiment/pretrained")
     parser.add_argument("overrides", nargs="*")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=cores(), help="as a training has them: all, unless you say")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument(
         "--operations", type=int, default=0, help="also the N most expensive operations, unsorted by kind"
@@ -196,11 +196,14 @@ def main() -> None:
     fix_threads(asked.threads)
     from torch.profiler import ProfilerActivity, profile
 
+    from heliostat.train.memory import keep_memory
+
+    keep_memory()
     print(in_words(machine()))
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("HELIOSTAT_HOME", str(Path.home() / ".cache" / "heliostat-benchmarks"))
         trainee = trainee_of(asked.run, asked.overrides, Path(folder))
-        list(steps(trainee, 3))
+        list(steps(trainee, 6))
         before = resource.getrusage(resource.RUSAGE_SELF)
         with clocked() as clock:
             made = list(steps(trainee, asked.steps))

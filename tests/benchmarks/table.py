@@ -1,15 +1,33 @@
-"""The table of README.md, from the JSON files of results/: `python tests/benchmarks/table.py` writes it."""
+"""The tables of both READMEs, here and of the project, from the JSON files of results/.
+
+`python tests/benchmarks/table.py` writes them.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-BEGIN, END = "<!-- table: made by table.py -->", "<!-- end of table -->"
+README, PROJECT = HERE / "README.md", HERE.parents[1] / "README.md"
+BEGIN, END = "<!-- table: made by tests/benchmarks/table.py -->", "<!-- end of table -->"
 HEADINGS = ("what", "beside", "ours", "theirs", "times faster (95 %)", "in CPU seconds", "held equal", "goal (floor)")
-ORDER = ("finetune", "pretrain", "causal", "ray_overhead", "checkpoint", "recovery", "recommend", "loader", "gpu")
+SHORT = (0, 1, 4, 6)
+"""The columns of the project's README."""
+ORDER = (
+    "finetune",
+    "pretrain",
+    "causal",
+    "ray_overhead",
+    "checkpoint",
+    "recovery",
+    "tune",
+    "recommend",
+    "loader",
+    "gpu",
+)
 
 
 def results(folder: Path) -> list[dict[str, Any]]:
@@ -19,21 +37,26 @@ def results(folder: Path) -> list[dict[str, Any]]:
     return sorted(found, key=lambda each: (places.get(each["name"], len(ORDER)), each["name"]))
 
 
-def render(folder: Path) -> str:
-    """The table and the machines that it was measured on."""
+def render(folder: Path, columns: Sequence[int] = range(len(HEADINGS))) -> str:
+    """The table, some of its columns, and the machines that it was measured on."""
     found = results(folder)
     if not found:
         return "Nothing is measured yet: `make bench`.\n"
-    lines = ["| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
+    lines = [_line([*(HEADINGS[column] for column in columns), "rounds"]), "|" + "---|" * (len(columns) + 1)]
     machines: dict[str, list[str]] = {}
     for each in found:
         for case in each["cases"].values():
-            lines += ["| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in case.get("rows", [])]
+            rounds = str(len(case["rounds"]))
+            lines += [_line([*(row[column] for column in columns), rounds]) for row in case.get("rows", [])]
         is_busy = any(case.get("busy") for case in each["cases"].values())
         when = f"{each['name']} ({each['date']}{', on a busy machine' if is_busy else ''})"
         machines.setdefault(_machine(each["machine"]), []).append(when)
     lines += ["", *(f"Measured on {words}: {', '.join(names)}." for words, names in machines.items())]
     return "\n".join(lines) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |"
 
 
 def _machine(found: dict[str, Any]) -> str:
@@ -53,8 +76,8 @@ def put(text: str, table: str) -> str:
 
 
 def main() -> None:
-    path = HERE / "README.md"
-    path.write_text(put(path.read_text(encoding="utf-8"), render(HERE / "results")), encoding="utf-8")
+    for path, columns in ((README, range(len(HEADINGS))), (PROJECT, SHORT)):
+        path.write_text(put(path.read_text(encoding="utf-8"), render(HERE / "results", columns)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -17,11 +17,13 @@ def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(FOLDER))
 
 
-def test_the_table_of_the_readme_is_what_the_results_give() -> None:
+def test_the_tables_of_the_readmes_are_what_the_results_give() -> None:
     import table
 
-    text = (FOLDER / "README.md").read_text(encoding="utf-8")
-    assert table.put(text, table.render(FOLDER / "results")) == text, "python tests/benchmarks/table.py writes it"
+    for path, columns in ((table.README, range(len(table.HEADINGS))), (table.PROJECT, table.SHORT)):
+        text = path.read_text(encoding="utf-8")
+        made = table.put(text, table.render(FOLDER / "results", columns))
+        assert made == text, f"{path}: python tests/benchmarks/table.py writes it"
 
 
 def test_every_script_is_named_in_the_readme() -> None:
@@ -40,11 +42,11 @@ def test_a_table_has_a_row_for_each_row_of_a_result_and_names_the_machine(tmp_pa
         "name": "finetune",
         "date": "2026-11-23",
         "machine": machine,
-        "cases": {"same": {"rows": [row], "busy": True}, "unfinished": {"rounds": []}},
+        "cases": {"same": {"rows": [row], "rounds": [{}, {}], "busy": True}, "unfinished": {"rounds": []}},
     }
     (tmp_path / "finetune.json").write_text(json.dumps(found))
     lines = table.render(tmp_path).splitlines()
-    assert lines[2] == "| fine-tuning | Trainer / defaults | 5 tokens/s | 1 tokens/s | 5.0× | 4.0× | same | 5× |"
+    assert lines[2] == "| fine-tuning | Trainer / defaults | 5 tokens/s | 1 tokens/s | 5.0× | 4.0× | same | 5× | 2 |"
     said = "A CPU, 2 cores with AMX, 8 GB (torch 2.13.0): finetune (2026-11-23, on a busy machine)."
     assert lines[-1] == f"Measured on {said}"
 

@@ -50,12 +50,32 @@ def dropout(states: Tensor, rate: float, training: bool) -> Tensor:
 
 def draw_mask(shape: torch.Size, rate: float, dtype: torch.dtype) -> Tensor:
     """What values of `dtype` are multiplied by: 0 for a share `rate` of them, 1 / (1 - rate) for the others."""
-    dropped = min(round(rate * _STEPS), _STEPS - 1)
-    kept = _random_bits(shape.numel())
-    # Integers are cheaper to compare and to fill in than any float: first the sign says who is kept, then every bit.
-    kept = kept.neg_().add_(dropped - 1).bitwise_right_shift_(_STEPS.bit_length() - 1)
-    growth = torch.tensor(_STEPS / (_STEPS - dropped), dtype=dtype).view(_INTEGERS[dtype.itemsize])
-    return kept.to(growth.dtype).bitwise_and_(growth).view(dtype).view(shape)
+    grown = torch.tensor(growth(rate), dtype=dtype).view(_INTEGERS[dtype.itemsize])
+    return draw_kept(shape, rate, dtype).bitwise_and_(grown).view(dtype)
+
+
+def draw_kept(shape: torch.Size, rate: float, dtype: torch.dtype) -> Tensor:
+    """What the bits of values of `dtype` are masked by, for `masked`: none for a share `rate` of them, else all."""
+    bits = _random_bits(shape.numel())
+    # Integers are cheaper to compare and to fill in than any float; the sign of the difference says who is kept.
+    last = torch.tensor(_dropped(rate) - 1, dtype=bits.dtype)
+    kept = torch.sub(last, bits, out=bits).bitwise_right_shift_(_STEPS.bit_length() - 1)
+    return kept.to(_INTEGERS[dtype.itemsize]).view(shape)
+
+
+def masked(values: Tensor, kept: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """`values` where they are kept, zeros elsewhere; in place where `out` is `values`. Nothing grows."""
+    bits = torch.bitwise_and(values.view(kept.dtype), kept, out=None if out is None else out.view(kept.dtype))
+    return bits.view(values.dtype)
+
+
+def growth(rate: float) -> float:
+    """What the values that are kept are multiplied by, so that the expected value stays."""
+    return _STEPS / (_STEPS - _dropped(rate))
+
+
+def _dropped(rate: float) -> int:
+    return min(round(rate * _STEPS), _STEPS - 1)
 
 
 def _random_bits(count: int) -> Tensor:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from heliostat.encoders.dropout import draw_mask
+from heliostat.encoders.dropout import draw_kept, growth, masked
 from heliostat.shapes import familiar
 
 Lengths = npt.NDArray[np.int64]
@@ -185,11 +185,15 @@ class _Attend(torch.autograd.Function):
         )
         out = torch.empty_like(query)
         results = (part[1] for part in pairing.parts(out, key, value))
+        ctx.growth = growth(dropout) if dropout else 1.0
+        query.mul_(ctx.scale)
+        if dropout:  # what is left of the weights should grow; there are fewer values than weights
+            value.mul_(ctx.growth)
         kept = []
-        for (group, q, k, v), result in zip(pairing.parts(query.mul_(ctx.scale), key, value), results, strict=True):
+        for (group, q, k, v), result in zip(pairing.parts(query, key, value), results, strict=True):
             weights = _scores(q, k, group).softmax(-1)
-            mask = draw_mask(weights.shape, dropout, weights.dtype) if dropout else None
-            left = weights if mask is None else weights * mask
+            mask = draw_kept(weights.shape, dropout, weights.dtype) if dropout else None
+            left = weights if mask is None else masked(weights, mask)
             torch.bmm(left, v, out=result)
             kept += [weights] if mask is None else [weights, left, mask]
         ctx.save_for_backward(query, key, value, *kept)
@@ -213,11 +217,13 @@ class _Attend(torch.autograd.Function):
             torch.bmm(left.transpose(1, 2), flow, out=into_v)
             to_weights = torch.bmm(flow, v.transpose(1, 2))
             if mask is not None:
-                to_weights.mul_(mask)
+                masked(to_weights, mask, out=to_weights)
             to_scores = torch._softmax_backward_data(to_weights, weights, -1, weights.dtype)
             torch.bmm(to_scores, k, out=into_q)
             torch.bmm(to_scores.transpose(1, 2), q, out=into_k)
         to_query.mul_(ctx.scale)
+        if ctx.drops:
+            to_value.mul_(ctx.growth)
         backs = zip(pairing.returns, ctx.shapes, strict=True)
         return None, None, None, *(gradients.index_select(0, back).view(shape) for back, shape in backs)
 
