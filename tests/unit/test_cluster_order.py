@@ -5,17 +5,18 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from heliostat.cli.submit import checked_order
 from heliostat.cluster.head import connect, head_url
-from heliostat.cluster.jobs import Job
+from heliostat.cluster.jobs import Job, follow
 from heliostat.cluster.needs import lacking, requirements_in
 from heliostat.cluster.order import Order
 from heliostat.cluster.parcel import distributions_of, pack, refuse_hidden
@@ -286,4 +287,32 @@ def test_of_a_failure_the_last_words_are_shown_and_not_rays() -> None:
         "error there is no model 'nosuch'.\n"
     )
     assert Job("id", "FAILED", "", 1.0, 2.0, 2, told).last_words == "error there is no model 'nosuch'."
-    assert Job("id", "FAILED", "", 1.0, 2.0, None, "Job supervisor actor died").last_words == "Job supervisor actor died"
+    assert (
+        Job("id", "FAILED", "", 1.0, 2.0, None, "Job supervisor actor died").last_words == "Job supervisor actor died"
+    )
+
+
+class _Wire:
+    """The answers of a head to which the connection breaks once."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def tail_job_logs(self, _: str) -> AsyncIterator[str]:
+        self.asked += 1
+        yield "Running entrypoint for job x: exec python\none\n"
+        yield "two\n"
+        if self.asked == 1:
+            raise ConnectionError("closed with code 1006")
+        yield "three\n"
+
+    def list_jobs(self) -> list[SimpleNamespace]:
+        told = {"submission_id": "x", "metadata": {}, "entrypoint": "exec python", "message": "", "start_time": 1}
+        return [SimpleNamespace(**told, end_time=2, status="FAILED", driver_exit_code=3)]
+
+
+def test_after_a_broken_connection_nothing_comes_twice() -> None:
+    printed: list[str] = []
+    job = follow(_Wire(), "x", printed.append)  # type: ignore[arg-type]
+    assert printed == ["one\n", "two\n", "three\n"]
+    assert job.exit_code == 3

@@ -18,6 +18,8 @@ _STOPPED_CODE = 143
 """What a command ended by SIGTERM exits with."""
 _PATIENCE_S = 60.0
 """How long the way to the head may be broken while a job is followed."""
+_STOOD_S = 5.0
+"""A connection that held for so long was one."""
 _OF_RAY = ("Running entrypoint for job ", "Runtime env is setting up.")
 
 
@@ -130,21 +132,21 @@ def follow(client: JobSubmissionClient, job_id: str, write: Callable[[str], Any]
 
     A broken connection is made again, and nothing is handed on twice. Raises ClusterError when the head is gone.
     """
-    printed, deadline = 0, time.monotonic() + _PATIENCE_S
+    printed, broken_since = 0, 0.0
     while True:
+        began = time.monotonic()
         try:
             printed = asyncio.run(_tail(client, job_id, printed, write))
             job = find_job(client, job_id)
             if job.has_ended:
                 return job
-            deadline = time.monotonic() + _PATIENCE_S
-        except _Broken as broken:
-            if broken.printed > printed:
-                printed, deadline = broken.printed, time.monotonic() + _PATIENCE_S
-            if time.monotonic() > deadline:
-                raise _gone(job_id, str(broken)) from None
-        except ClusterError as error:
-            if time.monotonic() > deadline:
+            broken_since = 0.0
+        except (_Broken, ClusterError) as error:
+            now = time.monotonic()
+            if isinstance(error, _Broken) and (error.printed > printed or now - began > _STOOD_S):
+                printed, broken_since = error.printed, 0.0
+            broken_since = broken_since or now
+            if now - broken_since > _PATIENCE_S:
                 raise _gone(job_id, str(error)) from None
         time.sleep(0.3)
 
