@@ -137,7 +137,7 @@ def started(command: Sequence[str], env: dict[str, str]) -> Iterator[Any]:
     )
     assert process.stdin is not None
     assert process.stdout is not None
-    family = []
+    family: list[psutil.Process] = []
     try:
         line = next((line for line in process.stdout if line.startswith("{")), None)
         assert line, "it said nothing"

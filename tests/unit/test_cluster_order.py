@@ -190,7 +190,8 @@ class _JustStarted:
 
 
 def test_a_head_that_has_just_started_is_asked_again() -> None:
-    client, said = _JustStarted(), []
+    said: list[str] = []
+    client = _JustStarted()
     job = submit(client, Order("train", ["x"], "name"), installed=True, on_wait=said.append)  # type: ignore[arg-type]
     assert (client.asked, len(said)) == (2, 1)
     assert job.startswith("train-name-")
