@@ -39,7 +39,7 @@ class Polarity(Classification):
     """A polarity, and the place of each worker."""
 
     class Config(Classification.Config):
-        labels: tuple[str, ...] | None = ("negative", "positive")
+        labels: tuple[str, ...] | None = ("negative", "neutral", "positive")
 
     def module(self, features: Any) -> Any:
         import heliostat
