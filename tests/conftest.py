@@ -124,7 +124,7 @@ def _written(
     from heliostat import checkpoint
     from heliostat.model import build_model
     from heliostat.run import build
-    from heliostat.train.golden import golden_answers
+    from heliostat.train.golden import Golden
 
     parts = build(run)
     parts.encoder.fit(examples)
@@ -133,8 +133,8 @@ def _written(
     for name, weight in model.named_parameters():
         if name.endswith(wild[0]):
             torch.nn.init.normal_(weight, std=wild[1])
-    golden = golden_answers(parts, model, torch.device("cpu"))
+    golden = Golden.of(parts).answers(model)
     state = checkpoint.TrainingState({"position": [6, 1, 0]}, {"step": torch.ones(3)}, None)
     folder = tmp_path_factory.mktemp("checkpoints") / "step-00000006"
-    checkpoint.save(folder, checkpoint.Snapshot(run, parts, model, model.state_dict(), golden, state))
+    checkpoint.save(folder, checkpoint.Snapshot(run, parts, model, model.state_dict(), lambda: golden, state))
     return folder

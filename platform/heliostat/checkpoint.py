@@ -19,7 +19,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -58,7 +58,8 @@ class Snapshot(NamedTuple):
     parts: Parts
     model: Model
     weights: dict[str, Tensor]  # as in Model.state_dict(): what is served
-    golden: list[tuple[Row, Row]]
+    golden: Callable[[], list[tuple[Row, Row]]]
+    """The sample records with what the weights answer them; called when it is written."""
     state: TrainingState | None
     lineage: Sequence[Entry] = ()
     """From the first ancestor to this one."""
@@ -105,7 +106,7 @@ def _write(folder: Path, snapshot: Snapshot) -> None:
     parts.head.save(folder / "head")
     save_file(below(snapshot.weights, "head."), folder / "head" / "model.safetensors")
     with (folder / "golden.jsonl").open("w", encoding="utf-8") as file:
-        for example, prediction in snapshot.golden:
+        for example, prediction in snapshot.golden():
             file.write(json.dumps({"example": example, "prediction": prediction}, ensure_ascii=False) + "\n")
     if snapshot.state:
         (folder / "state").mkdir()

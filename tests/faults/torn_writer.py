@@ -24,7 +24,7 @@ def main(whole: Path, folder: Path, kills: list[str]) -> None:
         loaded.parts,
         loaded.model,
         loaded.model.state_dict(),
-        checkpoint.golden(whole),
+        lambda: checkpoint.golden(whole),
         checkpoint.load_state(whole),
     )
     order = _order(folder / "reference", snapshot)

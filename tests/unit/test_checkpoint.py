@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 
 from heliostat import checkpoint
 from heliostat.errors import CheckpointError
@@ -22,9 +21,9 @@ def folder(tiny_checkpoint: Path, tmp_path: Path) -> Path:
 
 
 def _predict(loaded: checkpoint.Loaded) -> list[object]:
-    from heliostat.train.golden import golden_answers
+    from heliostat.train.golden import Golden
 
-    return [answer for _, answer in golden_answers(loaded.parts, loaded.model.eval(), torch.device("cpu"))]
+    return [answer for _, answer in Golden.of(loaded.parts).answers(loaded.model.eval())]
 
 
 def test_loaded_model_gives_the_golden_answers(folder: Path) -> None:
@@ -97,7 +96,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_half(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = checkpoint.load(tiny_checkpoint)
-    snapshot = checkpoint.Snapshot(loaded.run, loaded.parts, loaded.model, loaded.model.state_dict(), [], None)
+    snapshot = checkpoint.Snapshot(loaded.run, loaded.parts, loaded.model, loaded.model.state_dict(), list, None)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")

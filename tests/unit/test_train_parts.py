@@ -33,6 +33,7 @@ from heliostat.train.policy import (
 )
 from heliostat.train.progress import Position, Timetable
 from heliostat.train.schedule import lr_factor
+from heliostat.train.staging import Staging
 from heliostat.train.truth import Seen, check_truth, checksum, odd_ranks
 from heliostat.train.worker import LocalWorker
 
@@ -143,6 +144,18 @@ def test_optimizer_state_goes_out_and_back() -> None:
         model(inputs).square().sum().backward()
         optimizer.step()
     assert all(torch.equal(a, b) for a, b in zip(twins[0].parameters(), twins[1].parameters(), strict=True))
+
+
+def test_a_staged_copy_stays_as_it_is_until_the_next_one_takes_its_memory() -> None:
+    staging, weight = Staging(), torch.arange(6.0)
+    first = staging.copy("weight", weight)
+    weight += 1.0
+    assert first.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    assert staging.copy("other", weight).data_ptr() != first.data_ptr()
+    second = staging.copy("weight", weight)
+    assert second.data_ptr() == first.data_ptr()
+    assert torch.equal(second, weight)
+    assert staging.copy("weight", weight[:2]).shape == (2,)
 
 
 def test_only_matrices_decay() -> None:

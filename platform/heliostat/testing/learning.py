@@ -59,6 +59,8 @@ def loss_falls(rehearsal: Rehearsal) -> str:
 
 def predicts(rehearsal: Rehearsal) -> str:
     """Each question gets one row of plain JSON with the fields that the head declares, after a second load too."""
+    import torch
+
     from heliostat.predict import Predictor
 
     predictor, questions = rehearsal.predictor, rehearsal.questions
@@ -67,7 +69,13 @@ def predicts(rehearsal: Rehearsal) -> str:
         raise Fault(
             f"{type(head).__name__}.samples is empty: declare a few made-up records for demo and golden requests."
         )
+    drawn = torch.get_rng_state()
     answers = predictor.predict(questions)
+    if not torch.equal(drawn, torch.get_rng_state()):
+        raise Fault(
+            "predict draws from torch's own generator. A checkpoint's golden answers are computed while training goes "
+            "on, whose draws would change: draw from a torch.Generator."
+        )
     if len(answers) != len(questions):
         raise Fault(f"{len(questions)} examples got {len(answers)} predictions; each must get one.")
     for answer in answers:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
 
+from heliostat.batch import Batch
+from heliostat.component import Row
 from heliostat.data.clean import Cleaner
 from heliostat.data.collate import collate
 from heliostat.data.encode import inputs_of
@@ -14,21 +16,27 @@ from heliostat.model import Model
 from heliostat.run import Parts, Run
 
 
-@torch.no_grad()
-def golden_answers(
-    parts: Parts, model: Model, device: torch.device, run: Run | None = None
-) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """The model's answers to the head's sample records, one by one and in fp32: what every later copy must answer.
+class Golden(NamedTuple):
+    """The head's sample records, to be asked of one model after another."""
 
-    `run` says how texts are cleaned; None cleans nothing.
-    """
-    cleaner = Cleaner.of(run) if run else None
-    answers = []
-    for sample in parts.head.samples:
-        asked = parts.head.takes.model_validate(
-            sample
-        ).model_dump()  # as a request is: defaults and conversions included
-        encoded = inputs_of(parts.encoder, parts.head, [cleaner(asked).values if cleaner else asked])
-        batch = collate(encoded, np.zeros(1, dtype=np.uint64)).to(device)
-        answers.append((dict(sample), model.predict(batch)[0]))
-    return answers
+    requests: list[tuple[Row, Batch]]
+    """Each sample with the batch of one that asks it, on the host."""
+
+    @classmethod
+    def of(cls, parts: Parts, run: Run | None = None) -> Self:
+        """Encode the samples as requests are, defaults and conversions included.
+
+        `run` says how texts are cleaned; None cleans nothing.
+        """
+        cleaner = Cleaner.of(run) if run else None
+        made = []
+        for sample in parts.head.samples:
+            asked = parts.head.takes.model_validate(sample).model_dump()
+            encoded = inputs_of(parts.encoder, parts.head, [cleaner(asked).values if cleaner else asked])
+            made.append((dict(sample), collate(encoded, np.zeros(1, dtype=np.uint64))))
+        return cls(made)
+
+    @torch.no_grad()
+    def answers(self, model: Model) -> list[tuple[Row, Row]]:
+        """Each sample with what a model on the host answers: one by one, in fp32."""
+        return [(sample, model.predict(batch)[0]) for sample, batch in self.requests]

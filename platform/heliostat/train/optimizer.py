@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from heliostat.run import AdamW, Muon, RmsProp, Sgd, TrainSettings
 from heliostat.train.muon import Groups, MuonWithAdamW, hidden_matrices
 from heliostat.train.sharded import cut_like, whole
+from heliostat.train.staging import Staging
 
 DepthOf = Callable[[str], int | None]
 """How deep an encoder's parameter lies: 0 for embeddings, k for the k-th layer, None for neither."""
@@ -70,10 +71,13 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group["scale"]
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+def optimizer_tensors(
+    optimizer: torch.optim.Optimizer, model: nn.Module, staging: Staging | None = None
+) -> dict[str, Tensor]:
     """The optimiser's state as `<parameter>/<what>` -> a copy of the whole tensor. Every worker calls it."""
+    staging = staging or Staging()
     return {
-        f"{name}/{what}": whole(torch.as_tensor(value).detach()).to("cpu", copy=True)
+        f"{name}/{what}": staging.copy(f"{name}/{what}", whole(torch.as_tensor(value).detach()))
         for name, parameter in model.named_parameters()
         for what, value in optimizer.state.get(parameter, {}).items()
         if value is not None  # SGD without momentum keeps the place of one

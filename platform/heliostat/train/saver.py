@@ -36,7 +36,7 @@ class Saver:
         """Begin to write the checkpoint of `step`. Raises CheckpointError when the one before it failed."""
         if not self.is_writer:
             return
-        self._settle()
+        self.settle()
         self._pool = self._pool or ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending = self._pool.submit(self._write, step, snapshot, best_step)
 
@@ -46,14 +46,15 @@ class Saver:
         if self.uploads:
             self.uploads.wake()
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
+        """Return when the checkpoint before is written. Raises CheckpointError when it could not be."""
         if self._pending:
             pending, self._pending = self._pending, None
             pending.result()
 
     def wait(self) -> None:
         """Return when everything is on the disk. Raises CheckpointError when it could not be written."""
-        self._settle()
+        self.settle()
         if self._pool:
             self._pool.shutdown()
             self._pool = None

@@ -13,6 +13,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from heliostat.model import Model
+from heliostat.train.staging import Staging
 
 
 def shard(model: Model, device: torch.device, world_size: int, precision: str) -> Model:
@@ -76,18 +77,21 @@ def put(target: Tensor, full: Tensor) -> None:
 
 
 class Whole:
-    """A model in one piece: itself, or where it will be sharded, an empty twin that is filled when it is needed."""
+    """A model in one piece, and an empty twin on the host that is filled when it is needed.
+
+    The twin is made before the model is cut, compiled or moved. It answers while the model trains.
+    """
 
     def __init__(self, model: Model, *, is_sharded: bool) -> None:
         self.model = model
-        self.twin: Model | None = None
-        if is_sharded:  # made before the model is cut
-            empty = {id(parameter): _like(parameter, "meta") for parameter in model.parameters()}
-            self.twin = copy.deepcopy(model, dict(empty))
+        self.is_sharded = is_sharded
+        empty = {id(parameter): _like(parameter, "meta") for parameter in model.parameters()}
+        self.twin: Model = copy.deepcopy(model, dict(empty))
+        self.staging = Staging()
 
     def load(self, part: str, read: Callable[[nn.Module], None]) -> None:
         """Let `read` put weights into the `encoder` or `head`. Every worker calls it."""
-        if self.twin is None:
+        if not self.is_sharded:
             read(getattr(self.model, part))
             return
         twin = getattr(self.twin, part)
@@ -102,12 +106,16 @@ class Whole:
         for name, tensor in tensors.items():
             put(own[name], tensor)
 
-    def copies(self) -> dict[str, Tensor]:
-        """Every weight, in the memory of the host; copies of those that training changes. Every worker calls it."""
+    def copies(self, what: str = "weights") -> dict[str, Tensor]:
+        """Every weight, in the memory of the host; copies of those that training changes. Every worker calls it.
+
+        The copies are good until the next ones of the same `what`.
+        """
         frozen = _frozen(self.model)
+        full = ((name, whole(tensor.detach())) for name, tensor in self.model.state_dict().items())
         return {
-            name: whole(tensor.detach()).to("cpu", copy=name not in frozen)
-            for name, tensor in self.model.state_dict().items()
+            name: tensor.to("cpu") if name in frozen else self.staging.copy(f"{what}/{name}", tensor)
+            for name, tensor in full
         }
 
     def moving(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -116,14 +124,11 @@ class Whole:
         return {name: tensor for name, tensor in weights.items() if name not in frozen}
 
     @contextmanager
-    def holding(self, weights: Mapping[str, Tensor]) -> Iterator[tuple[Model, torch.device]]:
-        """A model that holds these weights, which are the model's own, and where it computes."""
-        if self.twin is None:
-            yield self.model, next(self.model.parameters()).device
-            return
+    def holding(self, weights: Mapping[str, Tensor]) -> Iterator[Model]:
+        """A model on the host that holds these weights, named as the model's own."""
         self.twin.load_state_dict(dict(weights), assign=True)
         try:
-            yield self.twin, torch.device("cpu")
+            yield self.twin.eval()
         finally:
             _fill(self.twin, "meta")
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from heliostat.train.activations import checkpoint_activations
 from heliostat.train.ancestry import fitted_parts, read_ancestors
 from heliostat.train.apart import Aside
 from heliostat.train.ema import MovingAverage
-from heliostat.train.golden import golden_answers
+from heliostat.train.golden import Golden
 from heliostat.train.journal import Journal
 from heliostat.train.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from heliostat.train.policy import Judged, Validation, best
@@ -66,6 +67,7 @@ class Trainee:
     average: MovingAverage | None
     journal: Journal
     saver: Saver
+    golden: Golden
     position: Position = START
     tokens: float = 0.0
     """Tokens that the run has learned from so far, over all workers."""
@@ -124,6 +126,7 @@ class Trainee:
                 needed=aside.needed if aside else frozenset,
                 mirror=settings.mirror,
             ),
+            golden=Golden.of(parts, run),
             aside=aside,
             augmenter=Augmenter(settings.augment, spec) if settings.augment else None,
         )
@@ -239,8 +242,7 @@ class Trainee:
 
         Every worker calls it: where the model is sharded, each gives its part.
         """
-        is_writer = self.worker.rank == 0
-        if not is_writer and not self.worker.is_sharded:
+        if self.worker.rank != 0 and not self.worker.is_sharded:
             return
         leader = best(history)
         trainer: dict[str, Any] = {
@@ -251,13 +253,15 @@ class Trainee:
             "left_out": sorted(self.left_out),
             "in_effect": state_of_effect(self.worker, self.model, self.run.train.precision),
         }
+        self.saver.settle()  # what is copied now takes the memory of the last checkpoint's copies
         with self._served():
             served = self.whole.copies()
-            golden = self._golden(served) if is_writer else []
-        weights = self.whole.moving(self.whole.copies()) if self.average else None
-        optimizer = optimizer_tensors(self.optimizer, self.model)
+        weights = self.whole.moving(self.whole.copies("own")) if self.average else None
+        optimizer = optimizer_tensors(self.optimizer, self.model, self.whole.staging)
         state = checkpoint.TrainingState(trainer, optimizer, weights, self._adapter_state(served))
-        snapshot = checkpoint.Snapshot(self.run, self.parts, self.model, served, golden, state, self._lineage())
+        snapshot = checkpoint.Snapshot(
+            self.run, self.parts, self.model, served, partial(self._golden, served), state, self._lineage()
+        )
         self.saver.write(after.step, snapshot, best_step=trainer["best_step"])
 
     def _lineage(self) -> list[Entry]:
@@ -265,9 +269,8 @@ class Trainee:
         return [*self.ancestors, entry_of(self.run.dump(), run_id=self.folder.name, **facts)]
 
     def _golden(self, served: dict[str, Tensor]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-        with self.whole.holding(served) as (model, device):
-            model.eval()
-            return golden_answers(self.parts, model, device, self.run)
+        with self.whole.holding(served) as model:  # in the thread that writes
+            return self.golden.answers(model)
 
     def settle(self) -> None:
         """Return when the checkpoints of all workers are on the disk: every worker calls it."""
