@@ -74,17 +74,27 @@ def tiny_plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tiny_plugin: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole checkpoint of tiny.mood over core.text (32 wide, untrained weights), with golden answers and a state."""
+    return _tiny(tiny_plugin, 7, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def other_checkpoint(tiny_plugin: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another one of the same run, which answers otherwise."""
+    return _tiny(tiny_plugin, 8, tmp_path_factory)
+
+
+def _tiny(plugin: str, seed: int, tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from heliostat.run import check
 
-    torch.manual_seed(7)
+    torch.manual_seed(seed)
     run = check(
         {
             "name": "mood",
-            "data": {"adapter": f"{tiny_plugin}.lines", "source": "lines.csv"},
+            "data": {"adapter": f"{plugin}.lines", "source": "lines.csv"},
             "encoder": {"type": "core.text", "preset": "tiny", "max_tokens": 64},
-            "head": f"{tiny_plugin}.mood",
+            "head": f"{plugin}.mood",
         }
     )
     return _written(

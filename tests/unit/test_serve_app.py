@@ -146,7 +146,7 @@ def test_the_index_above_several_models() -> None:
         # No predicting thread was started for these two, so they are not ready, and it says so.
         assert client.get("/readyz").json()["error"]["code"] == "not_ready"
         for case in bad_requests("sentiment"):
-            if case.status in (404, 421):
+            if case.status == 404 or case.code == "unknown_host":
                 answer = client.request(case.method, case.path or PREDICT, content=case.body, headers=case.headers)
                 assert (answer.status_code, answer.json()["error"]["code"]) == (case.status, case.code), case.name
 
@@ -279,7 +279,7 @@ def test_hosts_that_are_allowed() -> None:
         for name in ("localhost:8000", "127.0.0.1", "[::1]:80", "LOCALHOST"):
             assert client.get("/healthz", headers={"Host": name}).status_code == 200, name
         for name in ("evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", ""):
-            assert client.get("/healthz", headers={"Host": name}).status_code == 421, name
+            assert client.get("/healthz", headers={"Host": name}).status_code == 400, name
 
 
 def test_a_failing_model_answers_500_without_its_reason(caplog: pytest.LogCaptureFixture) -> None:

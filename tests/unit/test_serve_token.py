@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from heliostat.errors import ServeError, StoreError
+from heliostat.serve.address import free_port
 from heliostat.serve.deployment import serve
-from heliostat.serve.token import allowed_hosts, check_address, digest, is_loopback, is_right, own_token, read_token
+from heliostat.serve.keys import KeyRing
+from heliostat.serve.token import allowed_hosts, check_address, digest, is_loopback, own_token, read_token
 
 
 @pytest.fixture(autouse=True)
@@ -41,11 +43,9 @@ def test_a_taken_port_and_an_unknown_model_are_refused_before_anything_starts() 
     with pytest.raises(ServeError, match="no model"):
         serve([])
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        from heliostat.serve.deployment import _free_port
-
         with pytest.raises(ServeError, match="--port"):
-            _free_port("127.0.0.1", taken.getsockname()[1])
-        assert _free_port("127.0.0.1", 0) > 0
+            free_port("127.0.0.1", taken.getsockname()[1])
+        assert free_port("127.0.0.1", 0) > 0
 
 
 def test_an_own_token_is_made_once_and_for_its_owner_alone(home: Path) -> None:
@@ -71,9 +71,10 @@ def test_a_missing_token_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_token_is_known_by_its_hash() -> None:
-    assert is_right("a-good-long-token", digest("a-good-long-token"))
-    assert not is_right("a-good-long-tokem", digest("a-good-long-token"))
-    assert not is_right("\udcff", digest("a-good-long-token"))
+    ring = KeyRing.of_token(digest("a-good-long-token"))
+    assert ring.holder("a-good-long-token") is not None
+    assert ring.holder("a-good-long-tokem") is None
+    assert ring.holder("\udcff") is None
 
 
 def test_names_that_a_host_header_may_hold() -> None:
@@ -81,3 +82,4 @@ def test_names_that_a_host_header_may_hold() -> None:
     assert "10.0.0.7" in (allowed_hosts("10.0.0.7") or ())
     assert "[fe80::1]" in (allowed_hosts("fe80::1") or ())
     assert allowed_hosts("0.0.0.0") is None
+    assert allowed_hosts("0.0.0.0", ["Models.example.org"]) == {"localhost", "127.0.0.1", "[::1]", "models.example.org"}

@@ -21,9 +21,11 @@ from heliostat.serve.guard import Access, Guard, unexpected
 from heliostat.serve.limits import Limits
 from heliostat.serve.metrics import METRICS_TYPE, ServeMetrics
 from heliostat.serve.queue import BatchingQueue
+from heliostat.serve.rates import Take
 from heliostat.serve.refusal import ErrorBody, Refusal, router_refusal
 from heliostat.serve.requests import body_of, unless_gone
 from heliostat.serve.schema import RequestCheck, Served, exchange, parse_json
+from heliostat.serve.switch import Answered, Sender, Switch
 
 
 class Answers(Protocol):
@@ -66,8 +68,11 @@ def build_app(
 class ModelRoutes:
     """The routes of one model over one batching queue."""
 
-    def __init__(self, model: Answers, served: Served, limits: Limits, access: Access) -> None:
+    def __init__(
+        self, model: Answers, served: Served, limits: Limits, access: Access, take: Take | None = None
+    ) -> None:
         self._head = model.head
+        self._take = take
         self._served = served
         self._limits = limits
         self._access = access
@@ -77,6 +82,8 @@ class ModelRoutes:
         write = model.stream if model.head.streams and isinstance(model, Writes) else None
         self._streams = write is not None
         self._queue = BatchingQueue(model.predict, limits, self._predicted, write)
+        self.switch = Switch(served, self.rows_answered)
+        """Which version answers a request, where there are two."""
         self._metrics = ServeMetrics(served.name, served.version, lambda: len(self._queue))
         self._path = f"/v1/models/{served.name}"
         self._names = {
@@ -99,7 +106,7 @@ class ModelRoutes:
         )
         self._add_routes(app)
         app.openapi = lambda: self._openapi(app)  # type: ignore[method-assign]
-        app.add_middleware(Guard, limits=self._limits, access=self._access, answered=self._answered)
+        app.add_middleware(Guard, limits=self._limits, access=self._access, answered=self._answered, take=self._take)
         return app
 
     @property
@@ -117,7 +124,7 @@ class ModelRoutes:
 
     def _add_routes(self, app: FastAPI) -> None:
         answer = {"model": self._exchange.response, "description": "The predictions, in the order of the records."}
-        codes = (400, 401, 408, 413, 415, 422, 500, 503, 504)
+        codes = (400, 401, 408, 413, 415, 422, 429, 500, 503, 504)
         responses: dict[int | str, dict[str, Any]] = {200: answer, **{code: {"model": ErrorBody} for code in codes}}
         app.post(f"{self._path}:predict", response_model=None, responses=responses, name="predict")(self._predict)
         written = {"description": STREAMED, "content": {EVENTS_TYPE: {"schema": {"type": "string"}}}}
@@ -148,8 +155,27 @@ class ModelRoutes:
         """Predict a list of records."""
         arrived: float = request.scope["heliostat.arrived"]
         rows = self._check.rows(parse_json(await body_of(request, self._limits)))
-        answer = self._queue.submit(rows, deadline=arrived + self._limits.timeout_s)
-        return JSONResponse({"predictions": await unless_gone(request, answer), **self._by_whom(arrived)})
+        rows, by = await unless_gone(request, self._answer(request, rows))
+        return JSONResponse(
+            {"predictions": rows, **_by_whom(by, arrived)}, headers={"X-Model": f"{by.name}:{by.version}"}
+        )
+
+    async def _answer(self, request: Request, rows: Sequence[Row]) -> Answered:
+        """The predictions for checked records, and who made them: this version, or another one while a canary runs.
+
+        Whatever the protocol of a route, predictions come from here. Raises Refusal.
+        """
+        scope = request.scope
+        sender = Sender(scope["heliostat.key"], request.headers.get("x-client-id", ""))
+        return await self.switch.answer(rows, sender, deadline=scope["heliostat.arrived"] + self._limits.timeout_s)
+
+    async def rows_answered(self, rows: Sequence[Row], deadline: float) -> list[Row]:
+        """The predictions of this version for checked records. Raises Refusal."""
+        return await self._queue.submit(rows, deadline=deadline)
+
+    def checked(self, rows: Sequence[Row]) -> list[Row]:
+        """Records that another version has checked, checked by the rules of this one. Raises Refusal."""
+        return self._check.rows({"instances": list(rows)})
 
     async def _stream(self, request: Request) -> Response:
         """Answer one record piece by piece."""
@@ -172,7 +198,7 @@ class ModelRoutes:
                 if isinstance(bit, str):
                     yield event("piece", {"text": bit})
                 else:
-                    yield event("answer", {"prediction": bit, **self._by_whom(arrived)})
+                    yield event("answer", {"prediction": bit, **_by_whom(self._served, arrived)})
                 has_begun = True
         except Exception as error:
             if not has_begun:
@@ -181,9 +207,6 @@ class ModelRoutes:
             yield event("error", refusal.body(request_id))
         finally:
             await bits.aclose()
-
-    def _by_whom(self, arrived: float) -> dict[str, Any]:
-        return {"model": self._served._asdict(), "latency_ms": round((time.monotonic() - arrived) * 1000, 3)}
 
     async def _model(self) -> JSONResponse:
         """The model's version, records, samples and limits."""
@@ -213,8 +236,7 @@ class ModelRoutes:
 
     def _openapi(self, app: FastAPI) -> dict[str, Any]:
         if app.openapi_schema is None:
-            needs_token = self._access.token_hash is not None
-            app.openapi_schema = openapi(app, self._head, self._exchange, self._path, needs_token)
+            app.openapi_schema = openapi(app, self._head, self._exchange, self._path, self._access.needs_key)
         return app.openapi_schema
 
     async def _refused(self, request: Request, error: Exception) -> Response:
@@ -227,3 +249,7 @@ class ModelRoutes:
 
     def _answered(self, scope: Scope, status: int, seconds: float) -> None:
         self._metrics.answered(self._names.get(scope["path"], "other"), status, seconds)
+
+
+def _by_whom(served: Served, arrived: float) -> dict[str, Any]:
+    return {"model": served._asdict(), "latency_ms": round((time.monotonic() - arrived) * 1000, 3)}

@@ -1,39 +1,38 @@
-"""Models of the store behind one address, on Ray Serve: one application a model.
+"""Models of the store behind one address, on Ray Serve: one application a model, changed while they answer.
 
-With one model its application stands at `/`. With several, see `heliostat.serve.index`. The HTTP host is always written
-out: Serve's own default would be every address of the machine in some of its files.
+With one model its application stands at `/`. With several, see `heliostat.serve.index`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import re
-import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from heliostat.errors import ServeError
+from heliostat.errors import HeliostatError, ServeError
 from heliostat.home import home
+from heliostat.serve import applications, plans, releases
+from heliostat.serve.address import free_port, is_ready, reachable
+from heliostat.serve.deploy_file import DeploySettings, ModelSettings, ReplicaRange
 from heliostat.serve.guard import Access
+from heliostat.serve.keys import read_keys
 from heliostat.serve.limits import Limits
+from heliostat.serve.plans import INDEX, Unit, canary_app, shadow_app
 from heliostat.serve.schema import Served
 from heliostat.serve.token import allowed_hosts, check_address, digest, read_token
 
 if TYPE_CHECKING:
     from heliostat.predict.predictor import Precision
 
-INDEX = "_index"
-"""The Serve application above several models; no model's name starts with '_'."""
 
-OVERLOAD = 8
-"""Serve hands a replica this many times what its queue holds, so that the replica itself says 503, in our shape."""
+def _nothing() -> None:
+    """No step to report."""
 
 
 @dataclass
@@ -44,10 +43,115 @@ class Deployment:
     """The address, as `http://127.0.0.1:8000`."""
     models: tuple[Served, ...]
     token: str | None = field(repr=False)
-    """The bearer token that requests need; None when there is none."""
+    """The bearer token that requests need; None when there is none, or where keys are asked for."""
     log: Path
     """What Ray says."""
     _ending: ExitStack = field(repr=False)
+    settings: DeploySettings
+    """What it was told last."""
+    _cores: float = field(repr=False, default=1.0)
+    _units: dict[str, Unit] = field(repr=False, default_factory=dict)
+    _previous: dict[str, Unit] = field(repr=False, default_factory=dict)
+    """What a model was before it was updated last."""
+
+    def update(self, settings: DeploySettings, *, on_step: Callable[[], None] = _nothing) -> list[str]:
+        """Become what `settings` say while answering; aliases are read anew. What changed, a sentence each.
+
+        A version takes requests once its replicas have answered its golden requests, and requests never wait for one.
+        Raises ServeError, StoreError or CheckpointError, and then everything is as it was.
+        """
+        fixed = {name: getattr(self.settings, name) for name in ("host", "port")}
+        if changed := [name for name, value in fixed.items() if getattr(settings, name) != value]:
+            raise ServeError(f"{' and '.join(changed)} cannot change while it runs. Stop it and serve anew.")
+        access = _access(settings, self.token)
+        wanted = plans.units_of(settings, plans.find(settings), access, self._cores, self._units)
+        if settings.keep_previous:
+            wanted |= {app: unit for app, unit in self._units.items() if app in map(plans.previous_app, wanted)}
+        return self._become(releases.Target(settings, wanted), on_step)
+
+    def rollback(self, name: str, *, on_step: Callable[[], None] = _nothing) -> list[str]:
+        """End the canary of a model; where none runs, go back to the version before its last update.
+
+        With `keep_previous` that version answers at once, from where it was kept. What changed, a sentence each. Raises
+        ServeError when there is nothing to go back to.
+        """
+        target = releases.rolled_back(self.settings, self._units, self._previous, name)
+        keeper = self._units.get(plans.previous_app(name))
+        if keeper and keeper.app not in target.units and applications.standing()[keeper.app]["state"] == "running":
+            applications.run([releases.turned_to(self._units[name], keeper)])
+            applications.settle([name], self.log, self.settings.startup_timeout_s, on_step)
+        is_back = target.units[name].plan.served != self._units[name].plan.served
+        said = self._become(target, on_step, keeps=False)
+        if is_back:  # going back once more would lead forward again
+            del self._previous[name]
+        return said
+
+    def _become(self, target: releases.Target, on_step: Callable[[], None], *, keeps: bool = True) -> list[str]:
+        old, wanted = dict(self._units), target.units
+        changed = [unit for app, unit in wanted.items() if old.get(app) != unit]
+        try:
+            self._run(target, changed, on_step)
+        except HeliostatError as error:
+            if not old:
+                raise
+            applications.remove([unit.app for unit in changed if unit.app not in old])
+            applications.put_back([old[unit.app] for unit in changed if unit.app in old], self.log, on_step)
+            if isinstance(error, ServeError):
+                raise ServeError(f"{error} All goes on as before.") from None
+            raise
+        applications.remove([app for app in old if app not in wanted])
+        before = releases.swapped(old, wanted)
+        self._previous |= {unit.app: unit for unit in before}
+        self._units, self.settings = dict(wanted), target.settings
+        self.models = tuple(wanted[name].plan.served for name in releases.names_of(wanted))
+        if keeps and target.settings.keep_previous:
+            keepers = [releases.kept(unit) for unit in before]
+            applications.run(keepers)
+            self._units |= {unit.app: unit for unit in keepers}
+        return releases.told(old, wanted, {app: applications.title(app) for app in (*old, *wanted)})
+
+    def _run(self, target: releases.Target, changed: Sequence[Unit], on_step: Callable[[], None]) -> None:
+        """Start and change applications: those that others lead requests to come first."""
+        timeout_s, names = target.settings.startup_timeout_s, releases.names_of(target.units)
+        beside = [unit for unit in changed if unit.app not in names]
+        models = [unit for unit in changed if unit.app in names]
+        for group in (beside, models) if self._units else (changed,):
+            applications.run(group)
+            if self._units:
+                applications.settle([unit.app for unit in group], self.log, timeout_s, on_step)
+        apps = [unit.app for unit in changed]
+        if plans.has_index(target.units):
+            applications.run_index(names, target.settings.limits, target.units[names[0]].plan.access)
+            apps.append(INDEX)
+        applications.settle(apps, self.log, timeout_s, on_step)
+
+    def status(self) -> dict[str, Any]:
+        """How it stands, as plain values: address, models with their replicas, and how canaries and shadows compare."""
+        from heliostat.serve.ledger import reports
+
+        standing, told = applications.standing(), reports()
+        models = []
+        for settings, served in zip(self.settings.models, self.models, strict=True):
+            unit, row = self._units[served.name], {**served._asdict(), "reference": settings.model}
+            row |= standing.get(served.name, {"state": "unknown", "replicas": {}, "message": ""})
+            row["threads"], row["precision"] = unit.plan.threads, unit.plan.precision
+            for kind, app, route in (
+                ("canary", canary_app(served.name), unit.routes.canary),
+                ("shadow", shadow_app(served.name), unit.routes.shadow),
+            ):
+                if route:
+                    about = told.get(f"{kind} {served.name} {served.version} {route.version}", {})
+                    state = standing.get(app, {}).get("state", "unknown")
+                    row[kind] = {"version": route.version, "percent": route.percent, "state": state, **about}
+            models.append(row)
+        return {"url": self.url, "pid": os.getpid(), "log": str(self.log), "models": models}
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """As `GET /v1/models/<name>`, asked without HTTP and so without a key."""
+        from ray import serve as ray_serve
+
+        described: dict[str, Any] = ray_serve.get_app_handle(name).describe.remote().result(timeout_s=30)
+        return described
 
     def stop(self) -> None:
         """End the applications, and Ray where it is our own. No process stays behind. A second call does nothing."""
@@ -71,7 +175,7 @@ def serve(
     token_file: Path | None = None,
     limits: Limits | None = None,
     startup_timeout_s: float = 180.0,
-    on_step: Callable[[], None] = lambda: None,
+    on_step: Callable[[], None] = _nothing,
 ) -> Deployment:
     """Serve models (`sentiment@champion`, `sentiment:3`, or a checkpoint's folder) until `stop` is called.
 
@@ -79,197 +183,67 @@ def serve(
     every model answers. `on_step` is called often on the way there, and what it raises ends the start. Raises
     ServeError, StoreError or CheckpointError, and then nothing is left running.
     """
-    limits = limits or Limits()
-    check_address(host, has_token=token_file is not None)
+    if not references:
+        raise ServeError("there is no model to serve. Name one, as in 'heliostat serve sentiment@champion'.")
+    scale = ReplicaRange(min=replicas, max=replicas)
+    models = [ModelSettings(model=each, replicas=scale, threads=threads, precision=precision) for each in references]
+    settings = DeploySettings(
+        models=tuple(models), host=host, port=port, limits=limits or Limits(), startup_timeout_s=startup_timeout_s
+    )
+    return deploy(settings, token_file=token_file, on_step=on_step)
+
+
+def deploy(
+    settings: DeploySettings, *, token_file: Path | None = None, on_step: Callable[[], None] = _nothing
+) -> Deployment:
+    """Serve what `settings` (a deployment file's) say until `stop` is called; otherwise as `serve`."""
+    if token_file and settings.keys:
+        raise ServeError("a token and keys were given. Keep one of them: --token-file, or --keys (`keys:` in a file).")
+    check_address(settings.host, has_token=bool(token_file or settings.keys))
     token = read_token(token_file) if token_file else None
-    access = Access(digest(token) if token else None, allowed_hosts(host))
-    found = _found(references)
-    port = _free_port(host, port)
+    access = _access(settings, token)
+    found = plans.find(settings)
+    port = free_port(settings.host, settings.port)
     log = home() / "logs" / f"serve-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     ending = ExitStack()
+    url = f"http://{reachable(settings.host)}:{port}"
     try:
-        cores = ending.enter_context(_ray(log))
+        cores = ending.enter_context(applications.serving_ray(log))
         on_step()
-        plans = _plans(found, cores / (len(found) * replicas), threads, precision, limits, access)
-        ending.callback(_start(host, port, limits))
+        deployment = Deployment(url, (), token, log, ending, settings, cores)
+        ending.callback(applications.start(settings.host, port, [settings.limits_of(each) for each in settings.models]))
         on_step()
-        _run(plans, replicas, cores, limits, access)
-        url = f"http://{_reachable(host)}:{port}"
-        _wait([plan.served.name for plan in plans], url, log, startup_timeout_s, on_step)
+        deployment._become(releases.Target(settings, plans.units_of(settings, found, access, cores, {})), on_step)
+        _wait_for_answer(url, log, settings.startup_timeout_s, on_step)
     except BaseException:  # a signal too: nothing is left running
         _end(ending, log)
         raise
-    return Deployment(url, tuple(plan.served for plan in plans), token, log, ending)
+    return deployment
+
+
+def _wait_for_answer(url: str, log: Path, timeout_s: float, on_step: Callable[[], None]) -> None:
+    """Return when the address takes requests. Raises ServeError when it does not in time."""
+    deadline = time.monotonic() + timeout_s
+    while not is_ready(url):
+        on_step()
+        if time.monotonic() > deadline:
+            raise ServeError(f"{url} does not answer after {timeout_s:g} s. What Ray said is in {log}.")
+        time.sleep(0.05)
+
+
+def _access(settings: DeploySettings, token: str | None) -> Access:
+    """Who may ask. Raises RunError or ServeError for a file of keys that holds none."""
+    if settings.keys and not any(key.is_live(datetime.now(UTC)) for key in read_keys(settings.keys)):
+        raise ServeError(
+            f"{settings.keys} holds no valid key, so nobody could ask. Make one: heliostat serve key new NAME"
+        )
+    hosts = allowed_hosts(settings.host, settings.hosts)
+    keys = str(settings.keys) if settings.keys else None
+    return Access(digest(token) if token else None, hosts, keys, settings.per_minute)
 
 
 def _end(ending: ExitStack, log: Path) -> None:
     # Ray prints on standard output that its controller, which Serve has just ended, is no longer there.
     with log.open("a", encoding="utf-8") as file, contextlib.redirect_stdout(file):
         ending.close()
-
-
-def _found(references: Sequence[str]) -> list[tuple[Served, Path]]:
-    """The models asked for. Raises ServeError when two of them would have one address."""
-    from heliostat.checkpoint import verify
-    from heliostat.models import ModelStore
-
-    found: list[tuple[Served, Path]] = []
-    for reference in references:
-        if "/" in reference or reference.startswith((".", "~")):
-            folder = Path(reference).expanduser().absolute()
-            verify(folder)
-            run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-            found.append((Served(run["name"], 0), folder))
-        else:
-            version = ModelStore().resolve(reference)
-            found.append((Served(version.name, version.version), version.folder.absolute()))
-    names = [served.name for served, _ in found]
-    if not names:
-        raise ServeError("there is no model to serve. Name one, as in 'heliostat serve sentiment@champion'.")
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ServeError(f"{twice}: asked for twice; one version answers under a name.")
-    return found
-
-
-def _free_port(host: str, port: int) -> int:
-    """`port`, or a free one for 0. Serve would share a taken port without a word, so it is tried here first."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host.strip("[]"), port))
-            probe.listen(1)
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise ServeError(
-                f"{host}:{port} cannot be used: {reason}. Give another --port (0 takes a free one)."
-            ) from None
-        return int(probe.getsockname()[1])
-
-
-def _reachable(host: str) -> str:
-    """A host under which this machine reaches itself."""
-    wide = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}
-    bare = host.strip("[]")
-    return wide.get(bare, f"[{bare}]" if ":" in bare else bare)
-
-
-@contextlib.contextmanager
-def _ray(log: Path) -> Iterator[float]:
-    """A Ray to work on, and the cores that are free there. Raises ServeError when it serves already."""
-    import ray
-
-    from heliostat.ray_session import ray_session
-
-    with ray_session(log):
-        with contextlib.suppress(ValueError):
-            ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
-            raise ServeError("this Ray serves already, at an address of its own. Stop that, or use another Ray.")
-        cores = float(ray.available_resources().get("CPU", 0.0))
-        if cores < 0.1:
-            raise ServeError(f"Ray has no core free ({cores:g}). Wait for what runs there to end, or use another Ray.")
-        yield cores
-
-
-def _plans(
-    found: list[tuple[Served, Path]],
-    share: float,
-    threads: int | None,
-    precision: Precision,
-    limits: Limits,
-    access: Access,
-) -> list[Any]:
-    from heliostat.serve.replica import ReplicaPlan
-
-    count = threads or max(1, int(share))
-    return [ReplicaPlan(served, str(folder), count, precision, limits.model_dump(), access) for served, folder in found]
-
-
-def _start(host: str, port: int, limits: Limits) -> Callable[[], None]:
-    """Start Serve's proxy on this address; returns what ends it."""
-    from ray import serve as ray_serve
-
-    http = {
-        "host": host.strip("[]"),
-        "port": port,
-        # The replica answers 504 by itself; this is for a replica that no longer answers at all.
-        "request_timeout_s": limits.timeout_s + limits.body_timeout_s + 5.0,
-    }
-    ray_serve.start(proxy_location="HeadOnly", http_options=http, logging_config=_quiet())
-    return lambda: ray_serve.shutdown()
-
-
-def _quiet() -> dict[str, Any]:
-    return {"log_level": "WARNING", "enable_access_log": False}
-
-
-def _run(plans: Sequence[Any], replicas: int, cores: float, limits: Limits, access: Access) -> None:
-    """Start every application, without waiting for it."""
-    from ray import serve as ray_serve
-
-    from heliostat.serve.replica import Index, Replica
-
-    share = int(100 * cores / (len(plans) * replicas)) / 100  # cores that a replica asks for: all together they fit
-    deployment = ray_serve.deployment(
-        Replica,
-        name="Replica",
-        num_replicas=replicas,
-        ray_actor_options={"num_cpus": share},
-        max_ongoing_requests=OVERLOAD * limits.max_waiting,
-        max_queued_requests=limits.max_waiting,
-        max_constructor_retry_count=1,
-        graceful_shutdown_wait_loop_s=0.2,
-        graceful_shutdown_timeout_s=limits.timeout_s,
-        logging_config=_quiet(),
-    )
-    targets = [
-        ray_serve.RunTarget(deployment.bind(plan), plan.served.name, _prefix(plan.served.name, len(plans)))
-        for plan in plans
-    ]
-    ray_serve.run_many(targets, wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
-    if len(plans) > 1:
-        handles = {plan.served.name: ray_serve.get_app_handle(plan.served.name) for plan in plans}
-        index = ray_serve.deployment(Index, name="Index", ray_actor_options={"num_cpus": 0}, logging_config=_quiet())
-        target = ray_serve.RunTarget(index.bind(handles, limits.model_dump(), access), INDEX, "/")
-        ray_serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
-
-
-def _prefix(name: str, count: int) -> str:
-    return "/" if count == 1 else f"/v1/models/{name}:predict"
-
-
-def _wait(names: Sequence[str], url: str, log: Path, timeout_s: float, on_step: Callable[[], None]) -> None:
-    """Return when every application runs and the address answers. Raises ServeError with what a replica said."""
-    from ray import serve as ray_serve
-
-    wanted = {*names, INDEX} if len(names) > 1 else set(names)
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        on_step()
-        applications = ray_serve.status().applications
-        for name, state in applications.items():
-            if name in wanted and state.status in ("DEPLOY_FAILED", "UNHEALTHY"):
-                said = [state.message, *(each.message for each in state.deployments.values())]
-                raise ServeError(_sentence(name, "\n".join(said), log))
-        running = {name for name, state in applications.items() if state.status == "RUNNING"}
-        if wanted <= running and _is_ready(url):
-            return
-        time.sleep(0.1)
-    raise ServeError(f"{', '.join(names)}: not ready after {timeout_s:g} s. What Ray said is in {log}.")
-
-
-def _sentence(name: str, said: str, log: Path) -> str:
-    """The sentence of our own error inside Ray's traceback, or the last line of it."""
-    ours = re.findall(r"heliostat\.errors\.\w+: (.+)", said)
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    reason = ours[-1] if ours else (lines[-1] if lines else "its replica did not start")
-    return f"{name} takes no traffic: {reason} What Ray said is in {log}."
-
-
-def _is_ready(url: str) -> bool:
-    import httpx
-
-    with contextlib.suppress(httpx.HTTPError):
-        return httpx.get(f"{url}/readyz", timeout=2.0).status_code == 200
-    return False

@@ -1,4 +1,4 @@
-"""The middleware around a model's routes: request ids, hosts, the token, the size of bodies, one error shape."""
+"""The middleware around a model's routes: request ids, hosts, keys, rates, the size of bodies, one error shape."""
 
 from __future__ import annotations
 
@@ -7,33 +7,52 @@ import re
 import time
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from heliostat.serve.keys import KeyRing
 from heliostat.serve.limits import Limits
+from heliostat.serve.rates import Allowance, Buckets, Grant, Take
 from heliostat.serve.refusal import Refusal
-from heliostat.serve.token import is_right
 
 log = logging.getLogger(__name__)
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
-"""What a probe may ask without a token; both answer with a single word."""
+"""What a probe may ask without a key; both answer with a single word."""
+
+ON_EVERY_ANSWER = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class Access(NamedTuple):
-    """Who may ask."""
+    """Who may ask. It holds hashes and paths, no key: it travels with the deployment."""
 
     token_hash: str | None = None
-    """SHA-256 of the bearer token; None asks for none."""
+    """SHA-256 of the one bearer token; None asks for none."""
     hosts: frozenset[str] | None = None
     """Names that a Host header may hold; None allows any."""
+    keys_file: str | None = None
+    """The file with the hashes of keys (`heliostat.serve.keys`), at the same path on every node; None for none."""
+    per_minute: int | None = None
+    """Requests a minute that each key may send to all models together; None for any number."""
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether a request must hold a key."""
+        return self.token_hash is not None or self.keys_file is not None
+
+    def ring(self) -> KeyRing | None:
+        """The keys that are taken; None takes whoever comes. Raises RunError and ServeError for a file that is none."""
+        if self.keys_file is not None:
+            return KeyRing.at(Path(self.keys_file))
+        return KeyRing.of_token(self.token_hash) if self.token_hash is not None else None
 
 
-def _request_id(scope: Scope) -> str:
+def request_id_of(scope: Scope) -> str:
     """The id that the client (or the proxy before us) gave, when it is a plain word; else a fresh one."""
     given = Headers(scope=scope).get("x-request-id", "")
     return given if _PLAIN_WORD.fullmatch(given) else uuid.uuid4().hex
@@ -43,22 +62,32 @@ class Guard:
     """ASGI middleware: nothing reaches the routes unchecked, and no answer leaves in another shape."""
 
     def __init__(
-        self, app: ASGIApp, *, limits: Limits, access: Access, answered: Callable[[Scope, int, float], None]
+        self,
+        app: ASGIApp,
+        *,
+        limits: Limits,
+        access: Access,
+        answered: Callable[[Scope, int, float], None],
+        take: Take | None = None,
     ) -> None:
         self._app = app
         self._limits = limits
         self._access = access
         self._answered = answered
+        self._ring = access.ring()
+        self._allowance = Allowance(take or _alone())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or refuse it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(send, _request_id(scope))
+        exchange = _Exchange(send, request_id_of(scope))
         scope["heliostat.arrived"], scope["heliostat.id"] = exchange.started, exchange.id
+        scope["heliostat.key"] = ""  # the name of the key, where one is asked for: what metrics and logs may say
         try:
             self._check(scope)
+            await self._count(scope)
             await self._app(scope, _counted(receive, self._limits.max_body_bytes), exchange.send)
         except Exception as error:
             if exchange.status:  # the head is out: the connection can only be cut
@@ -71,20 +100,42 @@ class Guard:
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
         if self._access.hosts is not None and _host(headers.get("host", "")) not in self._access.hosts:
-            raise Refusal(421, "unknown_host", "This deployment does not answer to the name in the Host header.")
-        if self._access.token_hash is not None and scope["path"] not in OPEN_PATHS:
-            self._check_token(headers, self._access.token_hash)
+            raise Refusal(400, "unknown_host", "This deployment does not answer to the name in the Host header.")
+        if self._ring is not None and scope["path"] not in OPEN_PATHS:
+            self._check_key(scope, headers, self._ring)
         length = headers.get("content-length")
         if length is not None and not (length.isascii() and length.isdigit()):
             raise Refusal(400, "invalid_length", "The Content-Length header is no number.")
         if length is not None and (len(length) > 18 or int(length) > self._limits.max_body_bytes):
             raise _too_large(self._limits.max_body_bytes)
 
-    def _check_token(self, headers: Headers, token_hash: str) -> None:
+    def _check_key(self, scope: Scope, headers: Headers, ring: KeyRing) -> None:
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not is_right(given.strip(), token_hash):
-            message = "This deployment asks for a token: send the header 'Authorization: Bearer TOKEN'."
+        key = ring.holder(given.strip()) if scheme.lower() == "bearer" else None
+        if key is None:
+            message = "This deployment asks for a key: send the header 'Authorization: Bearer KEY'."
             raise Refusal(401, "unauthorized", message, headers={"WWW-Authenticate": "Bearer"})
+        scope["heliostat.key"] = key.name
+        scope["heliostat.per_minute"] = key.per_minute or self._access.per_minute
+
+    async def _count(self, scope: Scope) -> None:
+        """Take a request of its key; what asks no model is not counted."""
+        per_minute = scope.get("heliostat.per_minute")
+        if per_minute is None or scope["method"] != "POST":
+            return
+        if seconds := await self._allowance.spend(scope["heliostat.key"], per_minute):
+            message = f"This key may send {per_minute} requests a minute. Try again in {seconds} s."
+            raise Refusal(429, "too_many_requests", message, headers={"Retry-After": str(seconds)})
+
+
+def _alone() -> Take:
+    """Buckets of this process, where there is no other."""
+    buckets = Buckets()
+
+    async def take(name: str, per_minute: int, wanted: int) -> Grant:
+        return buckets.take(name, per_minute, wanted)
+
+    return take
 
 
 class _Exchange:
@@ -101,8 +152,8 @@ class _Exchange:
             self.status = int(message["status"])
             headers = MutableHeaders(scope=message)
             headers["X-Request-ID"] = self.id
-            headers["X-Content-Type-Options"] = "nosniff"
-            headers["Cache-Control"] = "no-store"
+            for name, value in ON_EVERY_ANSWER.items():
+                headers[name] = value
         await self._send(message)
 
 

@@ -20,6 +20,7 @@ from heliostat.serve.events import Events, EventStream
 from heliostat.serve.guard import Access, Guard
 from heliostat.serve.limits import Limits
 from heliostat.serve.metrics import METRICS_TYPE, merged_text
+from heliostat.serve.rates import Take
 from heliostat.serve.refusal import Refusal, router_refusal
 from heliostat.serve.requests import body_of, unless_gone
 
@@ -37,13 +38,20 @@ class IndexRoutes:
     """The routes at `/` where several models share an address."""
 
     def __init__(
-        self, names: Sequence[str], ask: Ask, limits: Limits, access: Access, stream: Stream | None = None
+        self,
+        names: Sequence[str],
+        ask: Ask,
+        limits: Limits,
+        access: Access,
+        stream: Stream | None = None,
+        take: Take | None = None,
     ) -> None:
         self._names = tuple(names)
         self._stream_model = stream
         self._ask_model = ask
         self._limits = limits
         self._access = access
+        self._take = take
 
     def app(self) -> FastAPI:
         """The application."""
@@ -65,7 +73,11 @@ class IndexRoutes:
         app.get("/openapi.json", response_model=None)(self._openapi)
         app.get("/docs", response_model=None)(self._docs)
         app.add_middleware(
-            Guard, limits=self._limits, access=self._access, answered=lambda scope, status, seconds: None
+            Guard,
+            limits=self._limits,
+            access=self._access,
+            answered=lambda scope, status, seconds: None,
+            take=self._take,
         )
         return app
 

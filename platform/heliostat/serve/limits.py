@@ -29,3 +29,5 @@ class Limits(Settings):
     """Seconds that a body may take to arrive; a slower one is answered 408."""
     max_streams: Count = 16
     """Answers that are written piece by piece at the same time (`:stream`); the next one is answered 503."""
+    max_wait_ms: Annotated[float, Field(ge=0.0, le=1000.0)] = 0.0
+    """Milliseconds that a request which finds the queue empty waits for others, to be predicted with them."""

@@ -175,8 +175,11 @@ class BatchingQueue:
     def _take(self) -> list[_Waiting]:
         """The next requests within the budget; none when the queue is closed, or while answers are being written."""
         with self._change:
+            is_idle = not self._waiting
             while not self._waiting and not self._closed and not self._writings:
                 self._change.wait()
+            if is_idle:
+                self._gather()
             batch: list[_Waiting] = []
             tokens = 0
             while self._waiting:
@@ -185,6 +188,14 @@ class BatchingQueue:
                     break
                 batch.append(self._waiting.popleft())
             return batch
+
+    def _gather(self) -> None:
+        """Wait a little for company of the one request that found the queue empty."""
+        until = time.monotonic() + self._limits.max_wait_ms / 1000
+        while (left := until - time.monotonic()) > 0 and not self._closed and not self._writings:
+            if sum(waiting.tokens for waiting in self._waiting) >= self._limits.max_tokens_per_batch:
+                return
+            self._change.wait(left)
 
     def _run(self) -> None:
         while (batch := self._take()) or self._writings:

@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from heliostat.component import Row
 from heliostat.predict import Predictor
-from heliostat.predict.predictor import Precision
+from heliostat.serve import ledger
 from heliostat.serve.app import ModelRoutes
 from heliostat.serve.events import Events
 from heliostat.serve.guard import Access
 from heliostat.serve.index import IndexRoutes
 from heliostat.serve.limits import Limits
+from heliostat.serve.plans import ReplicaPlan
 from heliostat.serve.refusal import Refusal
 from heliostat.serve.schema import Served
-
-
-class ReplicaPlan(NamedTuple):
-    """All that a replica needs to start, as plain values that travel."""
-
-    served: Served
-    folder: str
-    """The checkpoint, at the same path on every node."""
-    threads: int
-    precision: Precision
-    limits: dict[str, Any]
-    access: Access
+from heliostat.serve.switch import Answered, Routes, routes_of
 
 
 class BehindServe:
@@ -64,17 +56,48 @@ class Replica:
         # Serve's way of starting a replica is its constructor: reading a checkpoint belongs nowhere else here.
         predictor = Predictor.load(Path(plan.folder), threads=plan.threads, precision=plan.precision)
         predictor.check_golden()
-        self._routes = ModelRoutes(predictor, plan.served, Limits.model_validate(plan.limits), plan.access)
+        self._served = plan.served
+        self._beside: dict[str, Any] = {}
+        self._now = Routes()
+        limits = Limits.model_validate(plan.limits)
+        self._routes = ModelRoutes(predictor, plan.served, limits, plan.access, ledger.take)
+        self._routes.switch.connect(self._other, ledger.Telling(self._title).note)
         self._app = self._routes.app()
         self._app.add_middleware(BehindServe)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return self._app
 
+    def reconfigure(self, routes: dict[str, Any]) -> None:
+        """Called by Serve when the deployment's routes change: another share for the canary, a shadow, none of them."""
+        self._now = routes_of(routes)
+        self._routes.switch.turn(self._now)
+
     def check_health(self) -> None:
         """Called by Serve every few seconds; an error takes this replica out."""
         if not self._routes.is_ready:
             raise RuntimeError("the predicting thread has ended")
+
+    async def answer(self, rows: Sequence[Row], seconds: float) -> Any:
+        """The predictions for records that another version hands on, or a refusal as plain values that travel."""
+        try:
+            checked = self._routes.checked(rows)
+            return [await self._routes.rows_answered(checked, time.monotonic() + seconds), *self._served]
+        except Refusal as refusal:
+            return vars(refusal)
+
+    async def _other(self, app: str, rows: Sequence[Row], seconds: float) -> Answered:
+        """The predictions of the version in another application. Raises whatever keeps it from answering."""
+        handle = self._beside.setdefault(app, DeploymentHandle("Replica", app))
+        told = await handle.answer.remote(list(rows), seconds)
+        if isinstance(told, dict):
+            raise Refusal(**told)
+        predictions, name, version = told
+        return Answered(predictions, Served(name, version))
+
+    def _title(self, what: str) -> str:
+        other = self._now.canary if what == "canary" else self._now.shadow
+        return f"{what} {self._served.name} {self._served.version} {other.version if other else '?'}"
 
     def describe(self) -> dict[str, Any]:
         """As `GET /v1/models/<name>`, for the index."""
@@ -106,7 +129,8 @@ class Index:
 
     def __init__(self, models: Mapping[str, Any], limits: dict[str, Any], access: Access) -> None:
         self._models = dict(models)
-        self._routes = IndexRoutes(list(models), self._ask, Limits.model_validate(limits), access, self._stream)
+        limits_ = Limits.model_validate(limits)
+        self._routes = IndexRoutes(list(models), self._ask, limits_, access, self._stream, ledger.take)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         app = self._routes.app()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import ipaddress
 import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
 from heliostat.errors import ServeError
@@ -16,13 +16,8 @@ MIN_LENGTH = 16
 
 
 def digest(token: str) -> str:
-    """The SHA-256 of a token, in hex: all that a replica knows of it."""
-    return hashlib.sha256(token.encode()).hexdigest()
-
-
-def is_right(given: str, token_hash: str) -> bool:
-    """Whether a token has this hash; takes the same time whatever is given."""
-    return hmac.compare_digest(hashlib.sha256(given.encode("utf-8", "replace")).hexdigest(), token_hash)
+    """The SHA-256 of a token or key, in hex: all that a replica knows of it."""
+    return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
 
 
 def read_token(path: Path) -> str:
@@ -60,20 +55,24 @@ def is_loopback(host: str) -> bool:
 
 
 def check_address(host: str, *, has_token: bool) -> None:
-    """Refuse to listen where others can reach a model without a token. Raises ServeError."""
+    """Refuse to listen where others can reach a model without a key. Raises ServeError."""
     if not is_loopback(host) and not has_token:
         raise ServeError(
-            f"host {host}: other machines could ask this model, so it needs a token. Give --token-file PATH, or "
-            f"--new-token for one in {home() / 'token'}, or stay on 127.0.0.1."
+            f"host {host}: other machines could ask this model, so it needs keys. Make one with 'heliostat serve key "
+            f"new NAME' and give --keys (`keys:` in a file), or a token with --token-file PATH, or --new-token for one "
+            f"in {home() / 'token'}; or stay on 127.0.0.1."
         )
 
 
-def allowed_hosts(host: str) -> frozenset[str] | None:
-    """The names in a Host header that a deployment on `host` answers to; None when it listens on every address.
+def allowed_hosts(host: str, more: Sequence[str] = ()) -> frozenset[str] | None:
+    """The names in a Host header that a deployment on `host` answers to; None for any.
 
-    A page on another site that points its own name at this machine (DNS rebinding) carries its own name here.
+    A page on another site that points its own name at this machine (DNS rebinding) carries its own name here. `more`
+    are the names under which others reach it; without them one that listens on every address answers to any.
     """
-    if host.strip("[]") in {"0.0.0.0", "::", ""}:  # the token, which such a page lacks, guards these
+    is_wide = host.strip("[]") in {"0.0.0.0", "::", ""}
+    if is_wide and not more:  # the key, which such a page lacks, guards these
         return None
     bound = f"[{host}]" if ":" in host and not host.startswith("[") else host
-    return frozenset({"localhost", "127.0.0.1", "[::1]", bound.lower()})
+    own = {"localhost", "127.0.0.1", "[::1]", *([] if is_wide else [bound.lower()])}
+    return frozenset(own | {name.lower() for name in more})

@@ -1,0 +1,249 @@
+"""What Serve runs for a deployment: how it starts, how its applications change, and how they stand.
+
+The HTTP host is always written out: Serve's own default would be every address of the machine in some of its files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from heliostat.errors import ServeError
+from heliostat.serve.front import SETTING
+from heliostat.serve.guard import Access
+from heliostat.serve.limits import Limits
+from heliostat.serve.plans import INDEX, Unit
+
+OVERLOAD = 8
+"""Serve hands a replica this many times what its queue holds, so that the replica itself says 503, in our shape."""
+ENVIRONMENT = {
+    **SETTING,
+    # A proxy that died is noticed at the third look: after 3 s, where Serve by itself takes 30.
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1.0",
+}
+"""What Serve's controller and proxy must find in their environment; a Ray that is not our own has it from elsewhere."""
+_GRACE_S = 5.0
+_STARTING_S = 30.0
+_HEALTH_S = 2.0
+"""How often Serve looks after a replica: one that died is replaced after about that long."""
+_AUTOSCALING = {
+    "upscale_delay_s": 3.0,
+    "downscale_delay_s": 120.0,
+    "metrics_interval_s": 1.0,
+    "look_back_period_s": 5.0,
+}
+
+
+@contextlib.contextmanager
+def serving_ray(log: Path) -> Iterator[float]:
+    """A Ray to work on, and the cores that are free there. Raises ServeError when it serves already."""
+    import ray
+
+    from heliostat.ray_session import ray_session
+
+    with _environment(ENVIRONMENT), ray_session(log):
+        with contextlib.suppress(ValueError):
+            ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
+            raise ServeError("this Ray serves already, at an address of its own. Stop that, or use another Ray.")
+        cores = float(ray.available_resources().get("CPU", 0.0))
+        if cores < 0.1:
+            raise ServeError(f"Ray has no core free ({cores:g}). Wait for what runs there to end, or use another Ray.")
+        yield cores
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """These variables for what is started meanwhile, where nobody has set them."""
+    added = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+def start(host: str, port: int, limits: Iterable[Limits]) -> Callable[[], None]:
+    """Start Serve's proxy on this address; returns what ends it."""
+    from ray import serve as ray_serve
+
+    from heliostat.serve.ledger import end_ledger
+
+    longest_s = max(each.timeout_s + each.body_timeout_s for each in limits) + _GRACE_S
+    http = {
+        "host": host.strip("[]"),
+        "port": port,
+        # The replica answers 504 by itself; this is for a replica that no longer answers at all.
+        "request_timeout_s": longest_s,
+    }
+    ray_serve.start(proxy_location="HeadOnly", http_options=http, logging_config=quiet())
+
+    def end() -> None:
+        _drain(longest_s)
+        ray_serve.shutdown()
+        end_ledger()
+
+    return end
+
+
+def _drain(timeout_s: float) -> None:
+    """End all applications and wait until they have answered what they had at hand: Serve's own end does not."""
+    deadline = time.monotonic() + timeout_s
+    remove(sorted(_applications(), key=lambda app: app != INDEX))  # it would say that there is no such model
+    while _applications() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def quiet() -> dict[str, Any]:
+    """What Serve logs of our applications: warnings, no request."""
+    return {"log_level": "WARNING", "enable_access_log": False}
+
+
+def run(units: Sequence[Unit]) -> None:
+    """Start applications, or change those that run, without waiting for them.
+
+    New replicas come up and answer their golden requests before old ones end; those that fail take nobody's place.
+    What needs no new process (the number of replicas, where requests go) changes in place.
+    """
+    from ray import serve as ray_serve
+
+    targets = [ray_serve.RunTarget(_application(unit), unit.app, unit.prefix) for unit in units]
+    if targets:
+        ray_serve.run_many(targets, wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
+
+
+def _application(unit: Unit) -> Any:
+    from ray import serve as ray_serve
+
+    from heliostat.serve.replica import Replica
+
+    limits, scale = unit.plan.limits, unit.replicas
+    autoscaling = {
+        "min_replicas": scale.min,
+        "max_replicas": scale.max,
+        "target_ongoing_requests": scale.target,
+        **_AUTOSCALING,
+    }
+    count = {"num_replicas": scale.max} if scale.min == scale.max else {"autoscaling_config": autoscaling}
+    deployment = ray_serve.deployment(
+        Replica,
+        name="Replica",
+        ray_actor_options={"num_cpus": unit.cpus},
+        max_ongoing_requests=OVERLOAD * limits["max_waiting"],
+        max_queued_requests=limits["max_waiting"],
+        max_constructor_retry_count=1,
+        max_surge_percent=100,
+        health_check_period_s=_HEALTH_S,
+        graceful_shutdown_wait_loop_s=0.2,
+        graceful_shutdown_timeout_s=limits["timeout_s"],
+        user_config=unit.routes.model_dump(mode="json"),
+        logging_config=quiet(),
+        **count,
+    )
+    return _versioned(deployment, unit.code).bind(unit.plan)
+
+
+def run_index(names: Sequence[str], limits: Limits, access: Access) -> None:
+    """Start the application above several models, or change it."""
+    from ray import serve as ray_serve
+
+    from heliostat.serve.replica import Index
+
+    handles = {name: ray_serve.get_app_handle(name) for name in names}
+    values = [list(names), limits.model_dump(), sorted(access.hosts or ()), access._replace(hosts=None)]
+    code = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+    index = ray_serve.deployment(
+        Index, name="Index", ray_actor_options={"num_cpus": 0}, max_surge_percent=100, logging_config=quiet()
+    )
+    target = ray_serve.RunTarget(_versioned(index, code).bind(handles, limits.model_dump(), access), INDEX, "/")
+    ray_serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
+
+
+def _versioned(deployment: Any, code: str) -> Any:
+    """With a version of ours: else Serve would start every replica anew at each call, whatever changed."""
+    return deployment.options(version=code, _internal=True)
+
+
+def remove(apps: Iterable[str]) -> None:
+    """End applications once they have answered what they have at hand, without waiting for it."""
+    from ray import serve as ray_serve
+
+    for app in apps:
+        ray_serve.delete(app, _blocking=False)
+
+
+def settle(apps: Collection[str], log: Path, timeout_s: float, on_step: Callable[[], None]) -> None:
+    """Return when every application runs as it was told last. Raises ServeError with what a replica said."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        on_step()
+        found = _applications()
+        for name in apps:
+            if name in found and found[name].status == "DEPLOY_FAILED":
+                said = [found[name].message, *(each.message for each in found[name].deployments.values())]
+                raise ServeError(_sentence(name, "\n".join(said), log))
+        if all(name in found and found[name].status == "RUNNING" for name in apps):
+            return
+        if time.monotonic() > deadline:
+            late = ", ".join(title(name) for name in apps if name not in found or found[name].status != "RUNNING")
+            raise ServeError(f"{late}: not ready after {timeout_s:g} s. What Ray said is in {log}.")
+        time.sleep(0.05)
+
+
+def _applications() -> dict[str, Any]:
+    """What Serve tells of its applications; nothing while its controller is being started anew."""
+    import ray
+    from ray import serve as ray_serve
+
+    try:
+        return dict(ray_serve.status().applications)
+    except ray.exceptions.RayError:
+        return {}
+
+
+def put_back(units: Sequence[Unit], log: Path, on_step: Callable[[], None]) -> None:
+    """Make applications what they were before a change that failed; their old replicas answer all the while."""
+    apps, deadline = [unit.app for unit in units], time.monotonic() + _STARTING_S
+    # A replica that still starts may fail too, and Serve would hold that against the version that comes back.
+    while any(standing().get(app, {}).get("replicas", {}).get("STARTING") for app in apps):
+        on_step()
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
+    run(units)
+    with contextlib.suppress(ServeError):
+        settle(apps, log, _STARTING_S, on_step)
+
+
+def _sentence(name: str, said: str, log: Path) -> str:
+    """The sentence of our own error inside Ray's traceback, or the last line of it."""
+    ours = re.findall(r"heliostat\.errors\.\w+: (.+)", said)
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    reason = ours[-1] if ours else (lines[-1] if lines else "its replica did not start")
+    return f"{title(name)} takes no traffic: {reason} What Ray said is in {log}."
+
+
+def title(app: str) -> str:
+    """What a person calls an application."""
+    kind, _, name = app.partition(".")
+    kinds = {"_canary": "the canary of", "_shadow": "the shadow of", "_previous": "the previous version of"}
+    return f"{kinds[kind]} {name}" if kind in kinds else app
+
+
+def standing() -> dict[str, dict[str, Any]]:
+    """How each application stands: Serve's word for it, its replicas by state, and what is wrong if something is."""
+    found = {}
+    for name, application in _applications().items():
+        replicas: dict[str, int] = {}
+        for each in application.deployments.values():
+            replicas |= {str(getattr(state, "value", state)): count for state, count in each.replica_states.items()}
+        state = str(getattr(application.status, "value", application.status))
+        found[name] = {"state": state.lower(), "replicas": replicas, "message": application.message}
+    return found

@@ -1,0 +1,133 @@
+"""What stands in Serve's proxy before a request goes to a replica: a second try, one shape of error, closed side doors.
+
+A replica that dies takes the requests along that it was answering. Predictions change nothing, so those that nobody has
+seen a byte of are sent once more, to another replica: whoever asks sees no error. Serve loads `middlewares` in its
+proxy when the environment names it (`SETTING`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import MutableMapping
+from typing import Any
+
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from heliostat.serve.guard import ON_EVERY_ANSWER, request_id_of
+from heliostat.serve.refusal import Refusal, late
+
+log = logging.getLogger(__name__)
+
+SETTING = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "heliostat.serve.front.middlewares"}
+"""What the environment of Serve's proxy must hold."""
+
+_KEPT_BYTES = 8 << 20
+"""A body up to here can be sent a second time; replicas take less than that."""
+_PAUSE_S = 0.05
+"""Before the second try: by then Serve knows which replica is dead."""
+_OURS = b"x-content-type-options"
+"""A header of every answer that our replicas give, and of none that Serve's proxy gives itself."""
+
+
+def middlewares() -> list[Middleware]:
+    """What Serve's proxy asks for."""
+    return [Middleware(Front)]
+
+
+class Front:
+    """ASGI middleware around Serve's proxy."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, once more where its replica died."""
+        if scope["type"] != "http" or scope["path"] == "/-/healthz":
+            await self._app(scope, receive, send)
+            return
+        trial = _Trial(receive, send)
+        refusal: Refusal | None = None
+        if scope["path"].startswith("/-/"):  # the names of all applications, for anybody
+            refusal = Refusal(404, "unknown_route", "There is no such route. See /docs.")
+        elif not await self._try(scope, trial):
+            if trial.status is None and trial.can_repeat(scope):
+                log.warning("a replica did not answer; the request goes to another one")
+                await asyncio.sleep(_PAUSE_S)
+                trial.again()
+                if await self._try(scope, trial):
+                    return
+            refusal = _told(trial.status)
+        if refusal is not None:
+            id = request_id_of(scope)
+            refusal.headers |= {"X-Request-ID": id, **ON_EVERY_ANSWER}
+            await refusal.response(id)(scope, receive, send)
+
+    async def _try(self, scope: MutableMapping[str, Any], trial: _Trial) -> bool:
+        """Whether somebody answered, be it with a refusal of ours."""
+        try:
+            await self._app(dict(scope), trial.receive, trial.send)
+        except Exception as error:
+            if trial.is_passing:
+                raise
+            log.warning("Serve's proxy failed: %s", type(error).__name__)
+        return trial.is_passing or trial.is_gone
+
+
+class _Trial:
+    """One request on its way: what was read of it, and whether its answer is on its way back."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive, self._send = receive, send
+        self._read: list[Message] = []
+        self._place = 0
+        self._bytes = 0
+        self.is_passing = False
+        """Whether bytes of an answer went to the client."""
+        self.is_gone = False
+        """Whether the client went away."""
+        self.status: int | None = None
+        """What Serve's proxy itself wanted to answer; None when it said nothing."""
+
+    def can_repeat(self, scope: Scope) -> bool:
+        """Whether it changes nothing and can be sent again whole."""
+        is_safe = scope["method"] in ("GET", "HEAD") or scope["path"].startswith(("/v1/", "/v2/"))
+        return is_safe and self._bytes <= _KEPT_BYTES
+
+    def again(self) -> None:
+        """Begin from the first byte."""
+        self._place, self.status = 0, None
+
+    async def receive(self) -> Message:
+        if self._place < len(self._read):
+            self._place += 1
+            return self._read[self._place - 1]
+        message = await self._receive()
+        self.is_gone = self.is_gone or message["type"] == "http.disconnect"
+        self._bytes += len(message.get("body", b""))
+        if self._bytes <= _KEPT_BYTES:
+            self._read.append(message)
+            self._place = len(self._read)
+        else:
+            self._read.clear()
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and not self.is_passing:
+            headers = {name.lower() for name, _ in message.get("headers", ())}
+            if message["status"] >= 400 and _OURS not in headers:
+                self.status = int(message["status"])
+                return
+            self.is_passing = True
+        if self.is_passing:
+            await self._send(message)
+
+
+def _told(status: int | None) -> Refusal:
+    """The answer of Serve's proxy in our shape: it has its own words, and some name the parts of a deployment."""
+    if status == 408:
+        return late()
+    # One of our applications stands at '/', so that the proxy misses a route (404) only before and after they run.
+    message = "No replica can answer now. Try again in 1 s."
+    return Refusal(503, "unavailable", message, headers={"Retry-After": "1"})
