@@ -76,7 +76,7 @@ def long_run(tmp_path: Path) -> Path:
     (tmp_path / "long.yaml").write_text(
         f"name: long\ndata: {{adapter: core.columns, source: {tmp_path / 'moods.csv'}}}\n"
         "encoder: {type: core.text, preset: tiny, vocab_size: 300}\nhead: {type: core.classification}\n"
-        "train: {epochs: 1000000, log_every: 1}\nscaling: {num_workers: 1}\n"
+        "train: {epochs: 2000, tokens_per_batch: 16, log_every: 1}\nscaling: {num_workers: 1}\n"
     )
     return tmp_path / "long.yaml"
 
