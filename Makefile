@@ -26,6 +26,7 @@ test: $(STAMP)
 # Every fault, the slow sweeps too. The first line printed gives the seed of the kills.
 faults: $(STAMP)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -s --durations=20 tests/faults
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m sweep tests/cluster
 
 # MLflow and W&B are 150 MB that few need: they come into an environment of their own, which sees the packages of .venv.
 test-trackers: $(STAMP)

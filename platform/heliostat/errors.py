@@ -12,6 +12,7 @@ Each prints as one sentence without a traceback: what must hold, what was found,
     ├── PredictError      an example breaks a rule of the record that a model takes; carries every problem, no value
     ├── StoreError        a model, version or alias does not exist, or may not be changed
     ├── ServeError        a deployment cannot start or cannot answer
+    ├── ClusterError      a cluster cannot be reached, or refuses a job
     └── Stopped           somebody asked the run to stop; a checkpoint is kept
 """
 
@@ -114,6 +115,10 @@ class StoreError(HeliostatError):
 
 class ServeError(HeliostatError):
     """A deployment cannot start, or a request to it cannot be answered."""
+
+
+class ClusterError(HeliostatError):
+    """A cluster cannot be reached, or does not take a job."""
 
 
 class Stopped(HeliostatError):

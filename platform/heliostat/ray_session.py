@@ -39,11 +39,17 @@ def ray_session(log: Path) -> Iterator[None]:
                     logging_level=logging.ERROR,
                     include_dashboard=None if os.environ.get("RAY_ADDRESS") else False,
                 )
-            _close_token()
+            close_token()
             expect_workers()
             yield
         finally:
             ray.shutdown()
+
+
+def is_elsewhere() -> bool:
+    """Whether a `ray_session` will work on a Ray that somebody else started, or that we are connected to already."""
+    ray = sys.modules.get("ray")
+    return bool(os.environ.get("RAY_ADDRESS")) or bool(ray and ray.is_initialized())
 
 
 @contextmanager
@@ -54,9 +60,14 @@ def coming_session(log: Path) -> Iterator[None]:
         yield
 
 
-def _close_token() -> None:
-    """Let nobody else read the token that guards Ray's ports: Ray writes it for all to read."""
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+def token_path() -> Path:
+    """The file of the token that guards Ray's ports, which need not be there."""
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token").expanduser()
+
+
+def close_token(path: Path | None = None) -> None:
+    """Let nobody else read the token that guards Ray's ports, or another one: Ray writes it for all to read."""
+    path = path or token_path()
     if path.is_file() and path.stat().st_uid == os.getuid():
         path.chmod(0o600)
 

@@ -19,6 +19,8 @@ _VERBS = (
     "predict",
     "serve",
     "demo",
+    "submit",
+    "jobs",
     "models",
     "data",
     "plugins",
@@ -28,12 +30,14 @@ _VERBS = (
     "config-schema",
     "new-plugin",
     "check-plugin",
+    "doctor",
     "quickstart",
 )
 """In the order of a user's day. A module with `app` is a group of verbs, one with `command` is a verb."""
 
 
 def _build() -> typer.Typer:
+    """The command line with all its verbs."""
     app = typer.Typer(
         name="heliostat",
         help="Train, evaluate, serve and demonstrate transformers on Ray; a domain plugs in as one small package.",
@@ -48,7 +52,7 @@ def _build() -> typer.Typer:
         if hasattr(module, "app"):
             app.add_typer(module.app, name=verb)
         else:
-            app.command(verb)(module.command)
+            app.command(verb, context_settings=getattr(module, "context_settings", None))(module.command)
     return app
 
 

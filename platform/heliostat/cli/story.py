@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -58,6 +59,49 @@ class TrainingBar(Watcher):
         self.progress.console.print("[yellow]warning[/]", Text(sentence), soft_wrap=True, highlight=False)
 
 
+class TrainingLines(Watcher):
+    """A training told line by line, for a log that nobody sees grow on a screen: a job's, a scheduler's."""
+
+    EVERY_S = 5.0
+    """Seconds between two lines of one stage, at least."""
+
+    def __init__(self) -> None:
+        self.stage = ""
+        self.said_at = 0.0
+
+    def preparing(self, stage: str, done: int, total: int | None) -> None:
+        """Say how far the preparation is."""
+        self._say(f"preparing: {stage}", f" {done:,}" + (f" of {total:,}" if total else ""), first=False)
+
+    def training(self, folder: Path) -> None:
+        """Look at the journal and say how far the training is."""
+        row = _last_row(folder / "metrics.jsonl")
+        if row is None:
+            self._say("starting the workers")
+            return
+        loss = row.get("loss", float("nan"))
+        self._say("training", f"  {row['progress']:4.0%}  step {row['step']}  loss {loss:.3f}")
+
+    def warn(self, sentence: str) -> None:
+        """Print it."""
+        console.print(f"warning   {sentence}", soft_wrap=True, highlight=False, markup=False)
+
+    def _say(self, stage: str, more: str = "", *, first: bool = True) -> None:
+        """Print a stage when it begins, if it is worth it, and then now and again how far it is."""
+        now = time.monotonic()
+        is_new, self.stage = stage != self.stage, stage
+        if is_new and not first:
+            self.said_at = now
+        if (is_new and first) or (more and now - self.said_at >= self.EVERY_S):
+            self.said_at = now
+            console.print(f"{stage}{more}", highlight=False, markup=False)
+
+
+def watcher_on(progress: Progress) -> Watcher:
+    """A bar on a screen, lines elsewhere."""
+    return TrainingBar(progress) if console.is_terminal else TrainingLines()
+
+
 def _last_row(path: Path) -> dict[str, Any] | None:
     """The newest row of training in a journal."""
     if not path.exists():
@@ -78,7 +122,7 @@ def _last_row(path: Path) -> dict[str, Any] | None:
 def bars() -> Progress:
     """Progress bars that vanish when they are done."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, transient=True)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def tell_training(
@@ -99,7 +143,7 @@ def tell_training(
     run = load(reference, overrides) if reference else None
     scaling = _scaling(overrides) if resume else None
     with bars() as progress:
-        result = train(run, resume=resume, run_id=run_id, scaling=scaling, watcher=TrainingBar(progress))
+        result = train(run, resume=resume, run_id=run_id, scaling=scaling, watcher=watcher_on(progress))
     console.print(f"trained   {result.run_id}  {result.steps} steps in {result.seconds:.0f} s")
     console.print(f"          {_in_effect(result)}")
     if is_follower():

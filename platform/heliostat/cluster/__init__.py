@@ -1,1 +1,1 @@
-"""Clusters: what a run needs, how it gets there."""
+"""The way to a cluster: jobs sent and followed, what a run needs there, and what a machine lacks for it."""

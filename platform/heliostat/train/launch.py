@@ -164,12 +164,20 @@ def _train(run: Run, folder: Path, watcher: Watcher) -> Path:
         prepared = _prepared(run, folder, watcher).folder
         _train_here(run, prepared, folder, look)
         return prepared
-    from heliostat.ray_session import coming_session, ray_session
+    from heliostat.ray_session import coming_session, is_elsewhere, ray_session
+    from heliostat.train.nodes import check_nodes
     from heliostat.train.on_ray import train_on_ray
 
-    with coming_session(folder / "ray.log"):  # what workers need is imported while the data are looked at
+    log = folder / "ray.log"
+    with coming_session(log):  # what workers need is imported while the data are looked at
+        if is_elsewhere():  # a cluster is looked at before anything costs time
+            with ray_session(log):
+                check_nodes(folder)
+                prepared = _prepared(run, folder, watcher).folder
+                train_on_ray(run, prepared, folder, look)
+            return prepared
         prepared = _prepared(run, folder, watcher).folder
-        with ray_session(folder / "ray.log"):
+        with ray_session(log):
             train_on_ray(run, prepared, folder, look)
     return prepared
 
