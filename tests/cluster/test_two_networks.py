@@ -102,11 +102,10 @@ def machines(tmp_path: Path) -> Iterator[tuple[Machine, Machine]]:
     short = Path(tempfile.mkdtemp(prefix="hr-", dir="/tmp"))
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     env |= {"RAY_TMPDIR": str(short), "HELIOSTAT_HOME": str(tmp_path / "home"), "RAY_AUTH_MODE": "disabled"}
-    wire = [{"GLOO_SOCKET_IFNAME": end} for end in ends]  # the name of both machines stands for 127.0.0.1
     first = ["--head", f"--node-ip-address={HERE}", "--port=6379", "--include-dashboard=false"]
     pair = (
-        Machine(short, env | wire[0], first),
-        Machine(short, env | wire[1], [f"--address={HERE}:6379", f"--node-ip-address={THERE}"]),
+        Machine(short, env, first),
+        Machine(short, env, [f"--address={HERE}:6379", f"--node-ip-address={THERE}"]),
     )
     try:
         if subprocess.run(["ip", "link", "add", ends[0], "type", "veth", "peer", "name", ends[1]]).returncode:

@@ -54,13 +54,15 @@ def train_on_ray(run: Run, prepared: Path, folder: Path, look: Lookout) -> None:
 
 def _launch(run: Run, prepared: Path, folder: Path, cpus: float, look: Lookout) -> BaseException | None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
+
+    from heliostat.train.ray_group import GroupConfig
 
     with tempfile.TemporaryDirectory(prefix="ray-", dir=folder, ignore_cleanup_errors=True) as storage:
         trainer = TorchTrainer(
             work,
             train_loop_config={"run": run.dump(), "prepared": str(prepared), "folder": str(folder)},
-            torch_config=TorchConfig(timeout_s=math.ceil(run.scaling.timeout_s)),
+            torch_config=GroupConfig(timeout_s=math.ceil(run.scaling.timeout_s)),
             scaling_config=ScalingConfig(
                 num_workers=workers_on_ray(run.scaling),
                 resources_per_worker={"CPU": cpus},

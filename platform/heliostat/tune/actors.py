@@ -17,6 +17,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from heliostat.errors import TrainError
 from heliostat.home import home
+from heliostat.train.wire import take_wire
 from heliostat.tune.preflight import Machines
 
 _PATIENCE_S = 60.0
@@ -28,6 +29,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.host = ray.util.get_node_ip_address()
+        take_wire(self.host)
         self._orders: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         threading.Thread(target=self._serve, daemon=True, name="trials").start()
