@@ -39,7 +39,6 @@ def diagnose(asked: Asked = Asked()) -> Iterator[Finding]:  # noqa: B008  (a tup
         surroundings.home_folder,
         surroundings.disks,
         surroundings.proxies,
-        surroundings.hostname,
         lambda: surroundings.mirror(asked.mirror),
         lambda: surroundings.cluster(asked.address, asked.token_file),
         plugins.findings,

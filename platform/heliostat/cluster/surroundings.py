@@ -6,7 +6,6 @@ import fcntl
 import os
 import secrets
 import shutil
-import socket
 import stat
 import urllib.request
 from collections.abc import Callable
@@ -95,30 +94,6 @@ def proxies() -> list[Finding]:
         return []
     mend = "export no_proxy=127.0.0.1,localhost and the address of your head: no proxy reaches those."
     return [Finding("proxy", State.NOTE, f"http goes through {proxy}, to this machine as well", mend)]
-
-
-def hostname() -> list[Finding]:
-    """Whether workers on other machines would look for this one on themselves: gloo goes by the name of the machine."""
-    import psutil
-
-    name = socket.gethostname()
-    try:
-        address = socket.gethostbyname(name)
-    except OSError:
-        address = "no address"
-    wires = [
-        wire
-        for wire, addresses in psutil.net_if_addrs().items()
-        for each in addresses
-        if each.family == socket.AF_INET and not each.address.startswith("127.")
-    ]
-    if not wires or os.environ.get("GLOO_SOCKET_IFNAME") or not address.startswith(("127.", "no ")):
-        return []
-    mend = (
-        f"For nodes on several machines: let it stand for the address in their network (/etc/hosts), or export "
-        f"GLOO_SOCKET_IFNAME={wires[0]} before `ray start` here."
-    )
-    return [Finding("host name", State.NOTE, f"{name} stands for {address}: workers elsewhere would not find it", mend)]
 
 
 def mirror(address: str | None) -> list[Finding]:
