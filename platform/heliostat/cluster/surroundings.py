@@ -6,6 +6,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import socket
 import stat
 import urllib.request
 from collections.abc import Callable
