@@ -18,7 +18,15 @@ from heliostat.cli.submit import checked_order
 
 README = Path(__file__).parents[2] / "cluster" / "README.md"
 BLOCKS = re.findall(r"```bash\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-COMMANDS = [shlex.split(line) for block in BLOCKS for line in block.splitlines()]
+
+
+def _command(line: str) -> list[str]:
+    """The words of a line up to a pipe, without its comment."""
+    words = shlex.split(line, comments=True)
+    return words[: next((place for place, word in enumerate(words) if word in ("|", "&")), None)]
+
+
+COMMANDS = [words for block in BLOCKS for line in block.splitlines() if (words := _command(line))]
 SUBMITTED = [words for words in COMMANDS if words[:2] == ["heliostat", "submit"]]
 
 
