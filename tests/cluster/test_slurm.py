@@ -42,6 +42,7 @@ def test_the_script_refuses_to_start_without_a_shared_folder_or_a_run() -> None:
     assert "name a run" in done.stderr
 
 
+@pytest.mark.sweep
 def test_a_job_trains_on_the_ray_that_slurm_started(isolated: list[str], tmp_path: Path) -> None:
     home, binaries = tmp_path / "home", tmp_path / "bin"
     for folder in (home, binaries):

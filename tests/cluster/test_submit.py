@@ -90,6 +90,7 @@ def test_ctrl_c_leaves_the_job_alone_and_stop_ends_it(two_nodes: Any, long_run: 
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # whoever runs the tests may ignore it
     )
     assert process.stdout is not None
     seen = [next(process.stdout)]

@@ -79,8 +79,9 @@ def toy(planted_plugin: None, toy_rows: Path, tmp_path: Path, monkeypatch: pytes
 @pytest.fixture(autouse=True)
 def nobody_is_left() -> Iterator[None]:
     """No test leaves a process behind."""
+    before = set(psutil.Process().children(recursive=True))
     yield
-    assert not psutil.Process().children(recursive=True)
+    assert not set(psutil.Process().children(recursive=True)) - before
 
 
 @pytest.fixture
