@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ HERE = Path(__file__).parent
 README, PROJECT = HERE / "README.md", HERE.parents[1] / "README.md"
 BEGIN, END = "<!-- table: made by tests/benchmarks/table.py -->", "<!-- end of table -->"
 HEADINGS = ("what", "beside", "ours", "theirs", "times faster (95 %)", "in CPU seconds", "held equal", "goal (floor)")
+_INTERVAL = re.compile(r"× \([^)]*\)$")
+"""What a single round does not have."""
 SHORT = (0, 1, 4, 6)
 """The columns of the project's README."""
 ORDER = (
@@ -48,8 +51,10 @@ def render(folder: Path, columns: Sequence[int] = range(len(HEADINGS))) -> str:
     machines: dict[str, list[str]] = {}
     for each in found:
         for case in each["cases"].values():
-            rounds = str(len(case["rounds"]))
-            lines += [_line([*(row[column] for column in columns), rounds]) for row in case.get("rows", [])]
+            rounds = len(case["rounds"])
+            for row in case.get("rows", []):
+                cells = [row[column] if rounds > 1 else _INTERVAL.sub("×", row[column]) for column in columns]
+                lines.append(_line([*cells, str(rounds)]))
         is_busy = any(case.get("busy") for case in each["cases"].values())
         when = f"{each['name']} ({each['date']}{', on a busy machine' if is_busy else ''})"
         machines.setdefault(_machine(each["machine"]), []).append(when)
