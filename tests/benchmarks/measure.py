@@ -119,17 +119,9 @@ def best_product_flops(precision: str, size: int = 2048, seconds: float = 1.0) -
     """
     import torch
 
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    one, other = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    fastest, deadline = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < deadline:
-        began = time.perf_counter()
-        torch.mm(one, other)
-        if device == "cuda":
-            torch.cuda.synchronize()
-        fastest = min(fastest, time.perf_counter() - began)
-    return 2.0 * size**3 / fastest
+    from heliostat.cluster.prices import best_products
+
+    return best_products(precision, torch.get_num_threads(), size, seconds)
 
 
 class Interval(NamedTuple):

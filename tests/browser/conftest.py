@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -113,22 +110,13 @@ def demo(home: Path) -> Iterator[Callable[[str], str]]:
 @contextmanager
 def served(predictor: Any) -> Iterator[str]:
     """A predictor behind a real server on a free port."""
-    import uvicorn
-
     from heliostat.serve.app import build_app
     from heliostat.serve.schema import Served
+    from heliostat.testing.serving import listening
 
     app = build_app(predictor, Served(predictor.run.name, 1))
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        while thread.is_alive() and not server.started:
-            time.sleep(0.05)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(timeout=20)
+    with listening(app) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,7 +12,6 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
@@ -29,6 +26,7 @@ from heliostat.serve.limits import Limits
 from heliostat.serve.schema import Served
 from heliostat.serve.switch import Answered, CanaryRoute, Routes
 from heliostat.serve.token import allowed_hosts, digest
+from heliostat.testing import serving as server
 
 KEY = "a-token-of-some-length"
 TEXTS = ["a lovely day and a warm sun", "he lost his keys", "größer 漢字"]
@@ -36,16 +34,8 @@ TEXTS = ["a lovely day and a warm sun", "he lost his keys", "größer 漢字"]
 
 @contextmanager
 def listening(app: FastAPI) -> Iterator[str]:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        while thread.is_alive() and not server.started:
-            time.sleep(0.02)
-        yield f"127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(timeout=30)
+    with server.listening(app) as url:
+        yield url.removeprefix("http://")
 
 
 @pytest.fixture(scope="module")

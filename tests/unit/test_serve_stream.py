@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +12,6 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import uvicorn
 
 from heliostat.component import Row
 from heliostat.errors import HeliostatError, PredictError
@@ -29,6 +26,7 @@ from heliostat.serve.limits import Limits
 from heliostat.serve.schema import Served
 from heliostat.serve.token import digest
 from heliostat.testing.bad_requests import MARKER, bad_requests
+from heliostat.testing.serving import listening
 
 ONCE = Retry(total_s=0)
 QUESTION = {"text": "the train leaves at nine"}
@@ -64,17 +62,8 @@ class Typist:
 @contextmanager
 def served(model: Any, access: Access | None = None, **limits: Any) -> Iterator[str]:
     app = build_app(model, Served("writer", 3), Limits(**limits), access)
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        while thread.is_alive() and not server.started:
-            time.sleep(0.02)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(timeout=30)
-        assert not thread.is_alive()
+    with listening(app) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -49,35 +49,40 @@ def kuberay(
     ] = None,
 ) -> None:
     """RayJob, RayCluster, RayCronJob or RayService of a run or of models, with all that they need beside them."""
-    from heliostat.cluster.pods import Size, default_image
-    from heliostat.cluster.render import (
-        Wish,
-        as_yaml,
-        is_model,
-        render_deployment,
-        render_run,
-        render_service,
-        size_of,
-        write,
-    )
-    from heliostat.run import load
+    from heliostat.cluster.render import as_yaml, write
 
-    image = image or default_image(gpus)
-    file = Path(what[0]) if what[0].endswith((".yaml", ".yml")) else None
-    is_deployment = bool(file and file.is_file() and "\nmodels:" in "\n" + file.read_text(encoding="utf-8"))
-    kind = kind or (Kind.SERVICE if is_deployment or is_model(what[0]) else Kind.TRAIN)
-    if kind is Kind.SERVICE:
-        wish = Wish(kind, Size(image, cpus=cpus or 2, memory_gib=memory, gpus=gpus), namespace, schedule, replicas)
-        objects = render_deployment(file, wish) if file and is_deployment else render_service(what, wish)
-    else:
-        size = size_of(load(what[0], what[1:]), kind, image, cpus=cpus, memory_gib=memory, gpus=gpus, workers=workers)
-        objects = render_run(what[0], what[1:], Wish(kind, size, namespace, schedule, replicas))
+    size = {"cpus": cpus, "memory_gib": memory, "gpus": gpus}
+    objects = _objects(what, kind, image, size, workers, namespace=namespace, schedule=schedule, replicas=replicas)
     if out is None:
         print(as_yaml(objects), end="")
         return
     made_by = shlex.join(["heliostat", *(_told(sys.argv[1:]))])
     for path in write(objects, out, made_by):
         typer.echo(path)
+
+
+def _objects(
+    what: list[str],
+    kind: Kind | None,
+    image: str | None,
+    size: dict[str, Any],
+    workers: int | None,
+    **wishes: Any,
+) -> Any:
+    """What `what` stands for: a deployment file, models, or a run with its settings."""
+    from heliostat.cluster.pods import Size, default_image
+    from heliostat.cluster.render import Wish, is_model, render_deployment, render_run, render_service, size_of
+    from heliostat.run import load
+
+    image = image or default_image(size["gpus"])
+    file = Path(what[0]) if what[0].endswith((".yaml", ".yml")) else None
+    is_deployment = bool(file and file.is_file() and "\nmodels:" in "\n" + file.read_text(encoding="utf-8"))
+    kind = kind or (Kind.SERVICE if is_deployment or is_model(what[0]) else Kind.TRAIN)
+    if kind is Kind.SERVICE:
+        wish = Wish(kind, Size(image, **{**size, "cpus": size["cpus"] or 2}), **wishes)
+        return render_deployment(file, wish) if file and is_deployment else render_service(what, wish)
+    sized = size_of(load(what[0], what[1:]), kind, image, workers=workers, **size)
+    return render_run(what[0], what[1:], Wish(kind, sized, **wishes))
 
 
 def _told(words: list[str]) -> list[str]:

@@ -58,16 +58,8 @@ def command(
     for note in order.notes:
         typer.echo(f"note      {note}", err=True)
     client = connect(address, token_file)
-    job = submit(
-        client,
-        order,
-        home=home,
-        env=variables,
-        python=python,
-        installed=installed,
-        most_mb=most_mb,
-        on_wait=_Once(),
-    )
+    shipping: dict[str, Any] = {"home": home, "env": variables, "installed": installed, "most_mb": most_mb}
+    job = submit(client, order, python=python, on_wait=_Once(), **shipping)
     typer.echo(f"submitted {job}")
     if wait:
         raise typer.Exit(follow_job(client, job, address))

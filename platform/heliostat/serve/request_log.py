@@ -11,6 +11,7 @@ import logging
 import os
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import Empty, Full, Queue
@@ -151,12 +152,10 @@ class KeptRequests:
         part: list[_Answered] = []
         goes_on, due = True, monotonic() + _PART_S
         while goes_on:
-            try:
+            with suppress(Empty):
                 each = self._waiting.get(timeout=max(0.0, due - monotonic()))
                 goes_on = each is not None
                 part += [each] if each is not None else []
-            except Empty:
-                pass
             if not goes_on or monotonic() >= due or sum(len(each.rows) for each in part) >= _PART_ROWS:
                 self._write(part)
                 part, due = [], monotonic() + _PART_S

@@ -8,9 +8,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from heliostat.component import Row
 from heliostat.testing.rehearsal import Fault, Rehearsal
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 
 def serves(rehearsal: Rehearsal) -> str:
@@ -86,13 +90,22 @@ def demo_answers(rehearsal: Rehearsal) -> str:
 
 @contextmanager
 def _deployed(rehearsal: Rehearsal) -> Iterator[str]:
-    """The model's own application behind a real server on a free port of this machine."""
-    import uvicorn
-
+    """The model's own application behind a real server."""
     from heliostat.serve.app import build_app
     from heliostat.serve.schema import Served
 
-    app = build_app(rehearsal.predictor, Served(rehearsal.run.name, 1))
+    with listening(build_app(rehearsal.predictor, Served(rehearsal.run.name, 1))) as url:
+        yield url
+
+
+@contextmanager
+def listening(app: FastAPI) -> Iterator[str]:
+    """The URL of an application behind a real server on a free port of this machine.
+
+    Raises Fault when the server does not end with the block.
+    """
+    import uvicorn
+
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
@@ -105,3 +118,5 @@ def _deployed(rehearsal: Rehearsal) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join(timeout=30)
+        if thread.is_alive():
+            raise Fault("the server did not end within 30 s.")

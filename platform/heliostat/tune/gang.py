@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -14,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from heliostat.errors import TrainError
+from heliostat.train.wire import take_wire
 
 
 @contextmanager
@@ -27,8 +26,7 @@ def joined(
     """
     rank, size, timeout = int(order["rank"]), int(order["world_size"]), timedelta(seconds=timeout_s)
     device = _device(rank, size, is_local=host == "127.0.0.1")
-    if host == "127.0.0.1" and sys.platform == "linux":
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    take_wire(host)
     if rank == 0:
         listener = socket.create_server((host, 0))
         port, descriptor = listener.getsockname()[1], listener.detach()
