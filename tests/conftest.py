@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ _PLUGIN = '''
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from heliostat.plugin import Classification, DataAdapter, Registry, Row
 
@@ -119,6 +119,33 @@ def _tiny(plugin: str, seed: int, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture(scope="session")
+def on_tiny(tiny_plugin: str, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """on_tiny("tone", labels, seed, adapter={"type": "lora"}): a checkpoint that stands on tiny_checkpoint's encoder.
+
+    Other keywords are settings of the encoder; the weights of the adapter and the head are drawn.
+    """
+    import torch
+
+    from heliostat.run import check
+
+    def made(name: str, labels: Sequence[str], seed: int, **encoder: Any) -> Path:
+        torch.manual_seed(seed)
+        base = {"pretrained": str(tiny_checkpoint / "encoder"), "max_tokens": 64}
+        run = check(
+            {
+                "name": name,
+                "data": {"adapter": f"{tiny_plugin}.lines", "source": "lines.csv"},
+                "encoder": {"type": "core.text", **base, **encoder},
+                "head": {"type": f"{tiny_plugin}.mood", "labels": list(labels)},
+            }
+        )
+        rows = [{"text": text, "label": labels[place % len(labels)]} for place, (text, _) in enumerate(LINES)]
+        return _written(run, rows, ("linear.weight", 1.0), tmp_path_factory)
+
+    return made
+
+
+@pytest.fixture(scope="session")
 def tiny_writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole checkpoint of core.seq2seq that writes one beam of 24 tokens, which make no sense and many characters."""
     import torch
@@ -157,7 +184,7 @@ def _written(
     parts.head.fit(examples)
     model = build_model(parts.encoder, parts.head).eval()
     for name, weight in model.named_parameters():
-        if name.endswith(wild[0]):
+        if name.endswith(wild[0]) or ".lora_B." in name or ".lora_E." in name:
             torch.nn.init.normal_(weight, std=wild[1])
     golden = Golden.of(parts).answers(model)
     state = checkpoint.TrainingState({"position": [6, 1, 0]}, {"step": torch.ones(3)}, None)

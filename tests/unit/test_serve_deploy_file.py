@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from heliostat.models import ModelStore
 from heliostat.serve.deploy_file import DeploySettings, check_deployment, load_deployment
 from heliostat.serve.guard import Access
 from heliostat.serve.plans import find, units_of
+from heliostat.serve.releases import check_places
 from heliostat.serve.request_log import RequestLog
 from heliostat.yaml12 import parse
 
@@ -153,6 +155,86 @@ def test_the_applications_of_a_deployment(home: Path) -> None:
     routes = units_of(settings, find(settings), Access(), 2.0, {})["temper"].routes
     assert routes.canary is not None
     assert (routes.canary.app, routes.canary.version, routes.canary.percent) == ("_canary.temper", 2, 5.0)
+
+
+SHARED = "{models: [mood@champion, {model: temper, limits: {max_instances: 8}}], shared: [mood, temper]}"
+
+
+def test_models_that_share_an_encoder_stand_in_one_application(home: Path) -> None:
+    settings = check_deployment(parse(SHARED, ""))
+    assert settings.shared is not None
+    assert (settings.shared.models, settings.shared.replicas.max) == (("mood", "temper"), 1)
+    units = units_of(settings, find(settings), Access(), 2.0, {})
+    assert {name: (unit.application, unit.plan.threads) for name, unit in units.items()} == {
+        "mood": ("_shared", 2),
+        "temper": ("_shared", 2),
+    }
+    assert units["temper"].plan.limits["max_instances"] == 8
+    both = "shared: {models: [mood, temper], replicas: 2, threads: 3, precision: bf16}"
+    settings = check_deployment(parse(f"models: [mood@champion, temper]\n{both}", ""))
+    found = units_of(settings, find(settings), Access(), 2.0, units)
+    assert [(unit.plan.threads, unit.plan.precision, unit.replicas.max) for unit in found.values()] == [
+        (3, "bf16", 2),
+        (3, "bf16", 2),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{models: [mood, temper], shared: [mood, moody]}", "shared: there is no model 'moody' here"),
+        ("{models: [{model: mood, replicas: 2}, temper], shared: [mood, temper]}", "mood: replicas has no effect"),
+        ("{models: [{model: mood, precision: bf16}, temper], shared: [mood, temper]}", "mood: precision has no effect"),
+        (
+            "{models: [mood, {model: temper, limits: {max_wait_ms: 2}}], shared: [mood, temper]}",
+            "temper: limits.max_wait_ms has no effect, as it shares a queue",
+        ),
+    ],
+)
+def test_what_has_no_place_beside_shared(home: Path, text: str, said: str) -> None:
+    with pytest.raises(ServeError, match=said):
+        find(check_deployment(parse(text, "")))
+
+
+@pytest.mark.parametrize(("shared", "said"), [("[mood]", "at least 2"), ("[mood, mood]", "twice"), ("all", "dict")])
+def test_shared_names_two_models_or_more(shared: str, said: str) -> None:
+    with pytest.raises(RunError, match=said):
+        check_deployment(parse(f"{{models: [mood, temper], shared: {shared}}}", ""))
+
+
+def test_adapters_on_different_bases_do_not_share(
+    home: Path, on_tiny: Callable[..., Path], other_checkpoint: Path
+) -> None:
+    pytest.importorskip("peft", reason="peft is an extra: pip install 'heliostat[peft]'")
+    labels, elsewhere = ("a", "b"), str(other_checkpoint / "encoder")
+    made = {
+        "here": on_tiny("here", labels, 1, adapter={"type": "lora"}),
+        "there": on_tiny("there", labels, 1, adapter={"type": "lora"}, pretrained=elsewhere),
+        "whole": on_tiny("whole", labels, 1, adapter={"type": "lora", "merge": True}),
+    }
+    for name, folder in made.items():
+        ModelStore().add(name, folder, run_id="r", data_key="k", scores={})
+    for other, said in (("there", "there .version 1. stands on another base than here"), ("whole", "whole .* merged")):
+        with pytest.raises(ServeError, match=said):
+            find(check_deployment(parse(f"{{models: [here, {other}], shared: [here, {other}]}}", "")))
+    find(check_deployment(parse("{models: [here, mood, there], shared: [here, mood]}", "")))
+
+
+def test_who_shares_cannot_change_while_it_runs() -> None:
+    old, fewer, none, moved = (
+        check_deployment(parse(text, ""))
+        for text in (
+            "{models: [a, b, c, d], shared: [a, b]}",
+            "{models: [a, c], shared: [a, e]}",
+            "models: [a, b]",
+            "{models: [a, b, c, d], shared: [a, b, c]}",
+        )
+    )
+    check_places(old, fewer)
+    with pytest.raises(ServeError, match="shared cannot begin or end"):
+        check_places(old, none)
+    with pytest.raises(ServeError, match="shared: c cannot move into it"):
+        check_places(old, moved)
 
 
 def test_only_what_needs_a_new_process_gets_one(home: Path) -> None:

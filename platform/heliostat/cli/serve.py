@@ -121,6 +121,7 @@ def _print_status(told: dict[str, Any]) -> None:
         table.add_column(title)
     for model in told["models"]:
         replicas = ", ".join(f"{count} {state.lower()}" for state, count in model["replicas"].items() if count)
+        replicas += ", shared" if model.get("shared") else ""
         table.add_row(model["name"], str(model["version"]), model["state"], replicas, model["reference"], "")
         for kind in ("canary", "shadow"):
             if kind in model:

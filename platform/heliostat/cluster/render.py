@@ -93,7 +93,7 @@ def render_deployment(path: Path, wish: Wish) -> list[Object]:
 
     settings = load_deployment(path)
     rule = "is not carried to Kubernetes yet: leave it out, or serve with `heliostat serve`."
-    problems = [Problem(key, rule) for key in ("keys", "per_minute") if getattr(settings, key) is not None]
+    problems = [Problem(key, rule) for key in ("keys", "per_minute", "shared") if getattr(settings, key) is not None]
     problems += [
         Problem(f"models.{number}.{key}", rule)
         for number, model in enumerate(settings.models)

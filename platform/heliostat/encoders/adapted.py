@@ -56,13 +56,30 @@ class Adapted:
 
     def _change(self, weights: Mapping[str, Tensor], place: str, layer: Any) -> Tensor:
         """What an adapter adds to one weight matrix: [out, in] (or [in, out] where the layer stores it so)."""
+        first, second = self._factors(weights, place, layer)
+        change = second @ first
+        return change.T if layer.fan_in_fan_out else change
+
+    def _factors(self, weights: Mapping[str, Tensor], place: str, layer: Any) -> tuple[Tensor, Tensor]:
         if self.ranks is None:
             first, second = (weights[f"{place}.lora_{which}.{_NAME}.weight"].float() for which in "AB")
-            change = second @ first * float(layer.scaling[_NAME])
-        else:
-            first, second, scales = (weights[f"{place}.lora_{which}.{_NAME}"].float() for which in "ABE")
-            change = second @ (first * scales) * float(layer.scaling[_NAME] / (layer.r[_NAME] + 1e-5))
-        return change.T if layer.fan_in_fan_out else change
+            return first, second * float(layer.scaling[_NAME])
+        first, second, scales = (weights[f"{place}.lora_{which}.{_NAME}"].float() for which in "ABE")
+        return first * scales, second * float(layer.scaling[_NAME] / (layer.r[_NAME] + 1e-5))
+
+    def factors(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Layer -> two factors, [rank, in] and [out, rank], whose product the adapter adds to its weight.
+
+        Raises ValueError for an adapter that adds something else.
+        """
+        if isinstance(self.settings, BottleneckSettings):
+            raise ValueError(
+                "its adapter is a bottleneck, and only those of low rank (lora, adalora) can share a base."
+            )
+        weights = dict(self.transformer.named_parameters())
+        named = self.transformer.named_modules()
+        layers = {name: layer for name, layer in named if hasattr(layer, "get_delta_weight")}
+        return {name: self._factors(weights, name, layer) for name, layer in layers.items()}
 
     def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
         """Write the adapter and the address of its base, without the base."""

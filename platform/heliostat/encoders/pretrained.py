@@ -28,6 +28,12 @@ _DROPOUTS = (
 """What transformers' configurations call their dropouts."""
 
 
+def compared_config(config: Any) -> dict[str, Any]:
+    """What a transformer's configuration says of how it answers."""
+    others = {*_DROPOUTS, "architectures", "dtype", "transformers_version", "use_cache"}
+    return {key: value for key, value in config.to_dict().items() if key not in others and not key.startswith("_")}
+
+
 class TextFiles(NamedTuple):
     """What is written beside the weights, so that AutoTokenizer and AutoModel read the folder."""
 

@@ -16,7 +16,7 @@ _OUTPUTS = (
     *(("o", "wo"), ("Wo",), ("c_proj",)),
 )
 """What models call the last products of attention and feed-forward layers, behind which bottlenecks stand."""
-_UNREAD = "pooler"
+UNREAD = "pooler"
 """A part of BERT models that nothing here reads: an adapter in it would never see a gradient."""
 
 
@@ -25,7 +25,7 @@ def find_targets(transformer: nn.Module, settings: Any) -> list[str]:
     is_bottleneck = isinstance(settings, BottleneckSettings)
     kinds = {"Linear"} if is_bottleneck else {"Linear", "Conv1D"}
     named = [(name, type(module).__name__) for name, module in transformer.named_modules()]
-    layers = [name for name, kind in named if kind in kinds and _UNREAD not in name.split(".")]
+    layers = [name for name, kind in named if kind in kinds and UNREAD not in name.split(".")]
     usual = _OUTPUTS if is_bottleneck else _ATTENTION
     groups = usual if settings.targets is None else (settings.targets,)
     for group in groups:

@@ -47,7 +47,10 @@ class TextModule(nn.Module):
         """States of all tokens in the order of the batch, and the pooled state of each example."""
         tokens = batch.ragged("input_ids")
         starts = batch.dense(PAIR_START) if PAIR_START in batch else None
-        states = self.read(tokens, starts)
+        return self.features(self.read(tokens, starts), tokens)
+
+    def features(self, states: Tensor, tokens: Ragged) -> TokenFeatures:
+        """What a head gets of the states of all tokens."""
         table = self.transformer.get_input_embeddings().weight
         return self.gives(
             pooled=self._pooled(states, tokens.offsets),
@@ -70,9 +73,9 @@ class TextModule(nn.Module):
         layout = Layout.of(filled(tokens.lengths, tokens.values.device), tokens.values.device)
         size = len(layout.positions)
         inputs = {name: layout.lay(fill_rows(values, size)).unsqueeze(0) for name, values in columns.items()}
-        return layout.restore(self._states(layout, inputs))[: len(tokens.values)]
+        return layout.restore(self.states_of(layout, inputs))[: len(tokens.values)]
 
-    def _states(self, layout: Layout, inputs: dict[str, Tensor]) -> Tensor:
+    def states_of(self, layout: Layout, inputs: dict[str, Tensor]) -> Tensor:
         """[tokens, dim], in the order of the layout."""
         positions = (layout.positions + self.first_position).unsqueeze(0)
         answer = self.transformer(**inputs, position_ids=positions, layout=layout)
@@ -106,6 +109,14 @@ def _types(tokens: Ragged, starts: Tensor) -> Tensor:
     return (places >= torch.repeat_interleave(begins, lengths, output_size=len(places))).long()
 
 
+def types_of(batch: Batch) -> Tensor:
+    """The type of each token, all of them 0 where no example is a pair: [tokens], int64."""
+    tokens = batch.ragged("input_ids")
+    if PAIR_START not in batch:
+        return torch.zeros_like(tokens.values, dtype=torch.int64)
+    return _types(tokens, batch.dense(PAIR_START))
+
+
 def first_position(transformer: nn.Module) -> int:
     """The number of an example's first position: 0, or behind the padding row where models number so (RoBERTa)."""
     for name, module in transformer.named_modules():
@@ -129,7 +140,7 @@ def prove(module: TextModule) -> None:
         size, padding = transformer.config.vocab_size, transformer.config.pad_token_id
         ids = torch.arange(sum(lengths), device=transformer.device) * 7919 % size
         ids = torch.where(ids == padding, (ids + 1) % size, ids) if padding is not None else ids
-        together = module._states(Layout.of(lengths, ids.device), {"input_ids": ids.unsqueeze(0)})
+        together = module.states_of(Layout.of(lengths, ids.device), {"input_ids": ids.unsqueeze(0)})
         transformer.set_attn_implementation("sdpa")
         alone = torch.cat([transformer(part.unsqueeze(0)).last_hidden_state[0] for part in ids.split(lengths)])
         fits = torch.allclose(together, alone, rtol=1e-3, atol=1e-3 * float(alone.abs().max()))
@@ -153,7 +164,7 @@ def prove_causal(module: TextModule) -> None:
     size, device = module.transformer.config.vocab_size, module.transformer.device
     ids = torch.arange(9, device=device) * 7919 % size
     other = torch.cat([ids[:-1], (ids[-1:] + 1) % size])
-    states = [module._states(Layout.of((9,), device), {"input_ids": each.unsqueeze(0)})[:-1] for each in (ids, other)]
+    states = [module.states_of(Layout.of((9,), device), {"input_ids": each.unsqueeze(0)})[:-1] for each in (ids, other)]
     module.train(training)
     if not torch.equal(*states):
         raise HeliostatError(

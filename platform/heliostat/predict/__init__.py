@@ -7,5 +7,6 @@ from __future__ import annotations
 
 from heliostat.predict.predictor import Predictor, load
 from heliostat.predict.replay import Replay
+from heliostat.predict.shared import SharedPredictors
 
-__all__ = ["Predictor", "Replay", "load"]
+__all__ = ["Predictor", "Replay", "SharedPredictors", "load"]

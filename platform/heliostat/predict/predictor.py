@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from heliostat.data.clean import NOTHING_LEFT, Cleaner
 from heliostat.data.encode import inputs_of
 from heliostat.errors import CheckpointError, DataError, ExampleProblem, HeliostatError, PredictError
 from heliostat.features import PooledFeatures
-from heliostat.plugin import Encoder, TaskHead
+from heliostat.plugin import Encoder, HeadModule, TaskHead
 from heliostat.predict.record import check_answers, check_examples, from_encoder
 from heliostat.predict.replay import Replay, first_mismatch
 
@@ -74,10 +74,13 @@ class Predictor:
         Micro-batches hold up to `max_tokens` tokens, which bounds memory and changes no answer. Raises PredictError
         with the place, field and rule of every example that breaks the head's record.
         """
+        encoded = self.encoded(examples)
+        return self._in_batches(encoded, max_tokens, self._answer) if encoded else []
+
+    def encoded(self, examples: Sequence[Row]) -> list[Encoded]:
+        """What the model reads of each example, checked and cleaned, in order. Raises PredictError."""
         rows = self.cleaned(check_examples(examples, self.head.takes))
-        if not rows:
-            return []
-        return self._in_batches(self._encode(rows), max_tokens, self._answer)
+        return self._encode(rows) if rows else []
 
     def stream(self, example: Row) -> Iterator[str | Row]:
         """The answer to one example while it is being written: pieces of text, and last the whole row.
@@ -94,7 +97,7 @@ class Predictor:
         bits = self.model.stream(batch)
         while True:
             # Entered anew for each piece: what runs in this thread in between must not find itself in our context.
-            with torch.inference_mode(), self._autocast():
+            with torch.inference_mode(), self.autocast():
                 bit = next(bits, None)
             if bit is None:
                 return
@@ -129,7 +132,11 @@ class Predictor:
             raise
 
     def _answer(self, batch: Batch) -> list[Row]:
-        answers = self.model.predict(batch)
+        return self.answers(self.model.encoder(batch), batch)
+
+    def answers(self, features: Any, batch: Batch) -> list[Row]:
+        """One prediction an example, from what the encoder gives for them. Called within `autocast`."""
+        answers = cast(HeadModule, self.model.head).predict(features, batch)
         check_answers(answers, len(batch), self.head.gives, self.run.head.type)
         return answers
 
@@ -140,10 +147,10 @@ class Predictor:
         from heliostat.data.collate import collate
         from heliostat.data.plan import micro_batches
 
-        lengths = np.array([_length(each) for each in encoded], dtype=np.int32)
+        lengths = np.array([length_of(each) for each in encoded], dtype=np.int32)
         by_length = np.argsort(-lengths, kind="stable")
         done: list[Any] = [None] * len(encoded)
-        with torch.inference_mode(), self._autocast():
+        with torch.inference_mode(), self.autocast():
             for rows in micro_batches(by_length, lengths, max_tokens):
                 # One id for all: an answer may depend on nothing but its example.
                 batch = collate([encoded[row] for row in rows], np.zeros(len(rows), dtype=np.uint64))
@@ -173,10 +180,9 @@ class Predictor:
         """
         if self.embeds is None:
             raise HeliostatError(f"{self.run.name} gives no vectors of texts: it does not read one text a record.")
-        rows = self.cleaned(check_examples(examples, self.head.takes))
-        encoded = self._encode(rows) if rows else []
+        encoded = self.encoded(examples)
         vectors = self._in_batches(encoded, max_tokens, self._pooled)
-        return [{"vector": each, "tokens": _length(one)} for each, one in zip(vectors, encoded, strict=True)]
+        return [{"vector": each, "tokens": length_of(one)} for each, one in zip(vectors, encoded, strict=True)]
 
     def _pooled(self, batch: Batch) -> list[list[float]]:
         import torch
@@ -184,7 +190,8 @@ class Predictor:
         vectors = torch.nn.functional.normalize(self.model.encoder(batch).pooled.float(), dim=1)
         return vectors.tolist()  # type: ignore[no-any-return]
 
-    def _autocast(self) -> AbstractContextManager[Any]:
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The number format of its products, to be entered."""
         import torch
 
         return torch.autocast(self.device, dtype=torch.bfloat16) if self.precision == "bf16" else nullcontext()
@@ -216,7 +223,7 @@ class Predictor:
         return replay
 
 
-def _length(encoded: Encoded) -> int:
+def length_of(encoded: Encoded) -> int:
     """Tokens of an example: the values of its ragged columns, and 1 at least."""
     return max(1, sum(len(value) for value in encoded.values() if isinstance(value, np.ndarray)))
 

@@ -23,12 +23,14 @@ from heliostat.serve.guard import Access, Guard, unexpected
 from heliostat.serve.inference import InferenceRoutes
 from heliostat.serve.limits import Limits
 from heliostat.serve.metrics import merged_text
-from heliostat.serve.queue import BatchingQueue
+from heliostat.serve.queue import BatchingQueue, Counted, Predict
 from heliostat.serve.rates import Take
 from heliostat.serve.refusal import ErrorBody, Refusal, router_refusal
 from heliostat.serve.request_log import RequestLog
 from heliostat.serve.requests import body_of, unless_gone
 from heliostat.serve.schema import RequestCheck, Served, exchange, parse_json
+from heliostat.serve.shared_queue import Lane
+from heliostat.serve.streams import Write
 from heliostat.serve.switch import Answered, Sender, Switch
 from heliostat.serve.watch import Watch
 
@@ -53,6 +55,10 @@ class Writes(Protocol):
     def stream(self, example: Row) -> Iterator[str | Row]:
         """Pieces of the text that answers, and last the row. Called from the thread that predicts, between batches."""
         ...
+
+
+QueueOf = Callable[[Predict, Limits, Counted | None, Write | None], BatchingQueue | Lane]
+"""What requests wait in: a queue of the model's own, or a lane of one that several share."""
 
 
 def build_app(
@@ -83,6 +89,7 @@ class ModelRoutes:
         access: Access,
         take: Take | None = None,
         log: RequestLog | None = None,
+        queue: QueueOf = BatchingQueue,
     ) -> None:
         self._head = model.head
         self._take = take
@@ -94,7 +101,7 @@ class ModelRoutes:
         self._check_one = RequestCheck(model.head.takes, limits.model_copy(update={"max_instances": 1}))
         write = model.stream if model.head.streams and isinstance(model, Writes) else None
         self._streams = write is not None
-        self._queue = BatchingQueue(self._computed, limits, self._counted, write)
+        self._queue = queue(self._computed, limits, self._counted, write)
         self.switch = Switch(served, self.rows_answered)
         """Which version answers a request, where there are two."""
         self._path = f"/v1/models/{served.name}"
@@ -119,7 +126,7 @@ class ModelRoutes:
             title=f"{self._served.name}, version {self._served.version}",
             description=self._head.notice,
             version=str(self._served.version),
-            lifespan=self._lifespan,
+            lifespan=self.lifespan,
             redirect_slashes=False,
             docs_url=None,
             redoc_url=None,
@@ -171,7 +178,8 @@ class ModelRoutes:
         self._inference.add(app, codes)
 
     @asynccontextmanager
-    async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        """The model takes requests while inside."""
         self._queue.start()
         self._watch.start()
         try:

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from heliostat.errors import ServeError
 from heliostat.serve.front import SETTING
 from heliostat.serve.guard import Access
 from heliostat.serve.limits import Limits
-from heliostat.serve.plans import INDEX, Unit
+from heliostat.serve.plans import INDEX, SHARED, Unit
 
 OVERLOAD = 8
 """Serve hands a replica this many times what its queue holds, so that the replica itself says 503, in our shape."""
@@ -96,7 +96,9 @@ def start(host: str, port: int, limits: Iterable[Limits]) -> Callable[[], None]:
 def _drain(timeout_s: float) -> None:
     """End all applications and wait until they have answered what they had at hand: Serve's own end does not."""
     deadline = time.monotonic() + timeout_s
-    remove(sorted(_applications(), key=lambda app: app != INDEX))  # it would say that there is no such model
+    remove(
+        sorted(_applications(), key=lambda app: app not in (INDEX, SHARED))
+    )  # it would say that there is no such model
     while _applications() and time.monotonic() < deadline:
         time.sleep(0.05)
 
@@ -106,25 +108,52 @@ def quiet() -> dict[str, Any]:
     return {"log_level": "WARNING", "enable_access_log": False}
 
 
-def run(units: Sequence[Unit]) -> None:
-    """Start applications, or change those that run, without waiting for them.
+def run(units: Sequence[Unit], whole: Mapping[str, Unit]) -> None:
+    """Start applications, or change those that run, without waiting for them; `whole` is all that shall run.
 
     New replicas come up and answer their golden requests before old ones end; those that fail take nobody's place.
     What needs no new process (the number of replicas, where requests go) changes in place.
     """
     from ray import serve as ray_serve
 
-    targets = [ray_serve.RunTarget(_application(unit), unit.app, unit.prefix) for unit in units]
+    targets = [ray_serve.RunTarget(_application(unit), unit.app, unit.prefix) for unit in units if not unit.is_shared]
+    if any(unit.is_shared for unit in units):
+        targets.append(ray_serve.RunTarget(_shared_application(whole), SHARED, "/"))
     if targets:
         ray_serve.run_many(targets, wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
 
 
 def _application(unit: Unit) -> Any:
-    from ray import serve as ray_serve
-
     from heliostat.serve.replica import Replica
 
-    limits, scale = unit.plan.limits, unit.replicas
+    return _deployment(Replica, unit, unit.plan.limits, unit.routes.model_dump(mode="json"), unit.code).bind(unit.plan)
+
+
+def _shared_application(whole: Mapping[str, Unit]) -> Any:
+    """The models that share an encoder, and above them the index, which knows the others, too."""
+    from heliostat.serve.shared_replica import SharedReplica
+
+    members = [unit for unit in whole.values() if unit.is_shared]
+    models = [unit for unit in whole.values() if unit.prefix is not None]
+    told = {
+        "names": [unit.app for unit in models],
+        "others": [unit.app for unit in models if not unit.is_shared],
+        "routes": {unit.app: unit.routes.model_dump(mode="json") for unit in members},
+        # What the index lets through, each model holds against its own.
+        "limits": {key: max(unit.plan.limits[key] for unit in models) for key in members[0].plan.limits},
+    }
+    code = hashlib.sha256("".join(unit.code for unit in members).encode()).hexdigest()[:16]
+    bounds = {
+        "max_waiting": sum(unit.plan.limits["max_waiting"] for unit in members),
+        "timeout_s": max(unit.plan.limits["timeout_s"] for unit in members),
+    }
+    return _deployment(SharedReplica, members[0], bounds, told, code).bind([unit.plan for unit in members])
+
+
+def _deployment(kind: type, unit: Unit, limits: Mapping[str, Any], told: Mapping[str, Any], code: str) -> Any:
+    from ray import serve as ray_serve
+
+    scale = unit.replicas
     autoscaling = {
         "min_replicas": scale.min,
         "max_replicas": scale.max,
@@ -133,7 +162,7 @@ def _application(unit: Unit) -> Any:
     }
     count = {"num_replicas": scale.max} if scale.min == scale.max else {"autoscaling_config": autoscaling}
     deployment = ray_serve.deployment(
-        Replica,
+        kind,
         name="Replica",
         ray_actor_options={"num_cpus": unit.cpus},
         max_ongoing_requests=OVERLOAD * limits["max_waiting"],
@@ -143,11 +172,11 @@ def _application(unit: Unit) -> Any:
         health_check_period_s=_HEALTH_S,
         graceful_shutdown_wait_loop_s=0.2,
         graceful_shutdown_timeout_s=limits["timeout_s"],
-        user_config=unit.routes.model_dump(mode="json"),
+        user_config=dict(told),
         logging_config=quiet(),
         **count,
     )
-    return _versioned(deployment, unit.code).bind(unit.plan)
+    return _versioned(deployment, code)
 
 
 def run_index(names: Sequence[str], limits: Limits, access: Access) -> None:
@@ -208,16 +237,16 @@ def _applications() -> dict[str, Any]:
         return {}
 
 
-def put_back(units: Sequence[Unit], log: Path, on_step: Callable[[], None]) -> None:
+def put_back(units: Sequence[Unit], whole: Mapping[str, Unit], log: Path, on_step: Callable[[], None]) -> None:
     """Make applications what they were before a change that failed; their old replicas answer all the while."""
-    apps, deadline = [unit.app for unit in units], time.monotonic() + _STARTING_S
+    apps, deadline = {unit.application for unit in units}, time.monotonic() + _STARTING_S
     # A replica that still starts may fail too, and Serve would hold that against the version that comes back.
     while any(standing().get(app, {}).get("replicas", {}).get("STARTING") for app in apps):
         on_step()
         if time.monotonic() > deadline:
             break
         time.sleep(0.05)
-    run(units)
+    run(units, whole)
     with contextlib.suppress(ServeError):
         settle(apps, log, _STARTING_S, on_step)
 
@@ -232,6 +261,8 @@ def _sentence(name: str, said: str, log: Path) -> str:
 
 def title(app: str) -> str:
     """What a person calls an application."""
+    if app == SHARED:
+        return "what shares an encoder"
     kind, _, name = app.partition(".")
     kinds = {"_canary": "the canary of", "_shadow": "the shadow of", "_previous": "the previous version of"}
     return f"{kinds[kind]} {name}" if kind in kinds else app

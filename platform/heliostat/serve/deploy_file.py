@@ -4,6 +4,9 @@ keys: keys.json
 models:
   - sentiment@champion
   - {model: medical-chapters@champion, replicas: 2, canary: {version: 4, percent: 10}}
+  - tone@champion
+  - topic@champion
+shared: [tone, topic]
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, ValidationError, field_validator, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
@@ -113,6 +116,36 @@ class ModelSettings(Settings):
         return {"anyOf": [{"type": "string"}, handler.resolve_ref_schema(handler(schema))]}
 
 
+class SharedSettings(Settings):
+    """Models that stand on one pretrained encoder and share it: one process holds it once and reads for all of them."""
+
+    models: Annotated[tuple[str, ...], Field(min_length=2)]
+    """Names of theirs, as [tone, topic]. Each keeps its own route, alias, limits and canary."""
+    replicas: ReplicaRange = ReplicaRange(max=1)
+    """Processes that answer for all of them: a number, or {min, max}."""
+    threads: Count | None = None
+    """CPU threads a replica; None shares the cores out."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Number format of the matrix products."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        return {"models": value} if isinstance(value, (list, tuple)) else value
+
+    @field_validator("models")
+    @classmethod
+    def _once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise _broken("twice", f"names {twice} twice.")
+        return names
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        names = {"type": "array", "items": {"type": "string"}, "minItems": 2}
+        return {"anyOf": [names, handler.resolve_ref_schema(handler(schema))]}
+
+
 class DeploySettings(Settings):
     """A deployment: models behind one address."""
 
@@ -136,6 +169,8 @@ class DeploySettings(Settings):
     """Keep the version before an update loaded, in processes of its own, so that `rollback` takes effect at once."""
     startup_timeout_s: Seconds = 180.0
     """Seconds after which a model that does not answer yet has failed to start."""
+    shared: SharedSettings | None = None
+    """Models with adapters on the same base, which share a process and one pass, as [tone, topic]."""
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,6 +25,7 @@ from heliostat.serve.keys import read_keys
 from heliostat.serve.limits import Limits
 from heliostat.serve.plans import INDEX, Unit, canary_app, shadow_app
 from heliostat.serve.schema import Served
+from heliostat.serve.sharing import check_bases
 from heliostat.serve.token import allowed_hosts, check_address, digest, read_token
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Deployment:
         fixed = {name: getattr(self.settings, name) for name in ("host", "port")}
         if changed := [name for name, value in fixed.items() if getattr(settings, name) != value]:
             raise ServeError(f"{' and '.join(changed)} cannot change while it runs. Stop it and serve anew.")
+        releases.check_places(self.settings, settings)
         access = _access(settings, self.token)
         wanted = plans.units_of(settings, plans.find(settings), access, self._cores, self._units)
         if settings.keep_previous:
@@ -76,10 +78,12 @@ class Deployment:
         ServeError when there is nothing to go back to.
         """
         target = releases.rolled_back(self.settings, self._units, self._previous, name)
+        check_bases([(unit.plan.served, Path(unit.plan.folder)) for unit in releases.shared_of(target.units)])
         keeper = self._units.get(plans.previous_app(name))
         if keeper and keeper.app not in target.units and applications.standing()[keeper.app]["state"] == "running":
-            applications.run([releases.turned_to(self._units[name], keeper)])
-            applications.settle([name], self.log, self.settings.startup_timeout_s, on_step)
+            turned = releases.turned_to(self._units[name], keeper)
+            applications.run([turned], {**self._units, name: turned})
+            applications.settle([turned.application], self.log, self.settings.startup_timeout_s, on_step)
         is_back = target.units[name].plan.served != self._units[name].plan.served
         said = self._become(target, on_step, keeps=False)
         if is_back:  # going back once more would lead forward again
@@ -94,19 +98,20 @@ class Deployment:
         except HeliostatError as error:
             if not old:
                 raise
-            applications.remove([unit.app for unit in changed if unit.app not in old])
-            applications.put_back([old[unit.app] for unit in changed if unit.app in old], self.log, on_step)
+            applications.remove(_places(wanted) - _places(old))
+            kept = [old[unit.app] for unit in changed if unit.app in old]
+            applications.put_back([*kept, *releases.shared_of(old)], old, self.log, on_step)
             if isinstance(error, ServeError):
                 raise ServeError(f"{error} All goes on as before.") from None
             raise
-        applications.remove([app for app in old if app not in wanted])
+        applications.remove(_places(old) - _places(wanted))
         before = releases.swapped(old, wanted)
         self._previous |= {unit.app: unit for unit in before}
         self._units, self.settings = dict(wanted), target.settings
         self.models = tuple(wanted[name].plan.served for name in releases.names_of(wanted))
         if keeps and target.settings.keep_previous:
             keepers = [releases.kept(unit) for unit in before]
-            applications.run(keepers)
+            applications.run(keepers, {})
             self._units |= {unit.app: unit for unit in keepers}
         return releases.told(old, wanted, {app: applications.title(app) for app in (*old, *wanted)})
 
@@ -116,11 +121,14 @@ class Deployment:
         beside = [unit for unit in changed if unit.app not in names]
         models = [unit for unit in changed if unit.app in names]
         for group in (beside, models) if self._units else (changed,):
-            applications.run(group)
+            applications.run(group, target.units)
             if self._units:
-                applications.settle([unit.app for unit in group], self.log, timeout_s, on_step)
-        apps = [unit.app for unit in changed]
-        if plans.has_index(target.units):
+                applications.settle({unit.application for unit in group}, self.log, timeout_s, on_step)
+        apps = [unit.application for unit in changed]
+        if shared := releases.shared_of(target.units):  # the index is in it, and others may have come or gone
+            applications.run(shared, target.units)
+            apps.append(plans.SHARED)
+        elif plans.has_index(target.units):
             applications.run_index(names, target.settings.limits, target.units[names[0]].plan.access)
             apps.append(INDEX)
         applications.settle(apps, self.log, timeout_s, on_step)
@@ -133,8 +141,8 @@ class Deployment:
         models = []
         for settings, served in zip(self.settings.models, self.models, strict=True):
             unit, row = self._units[served.name], {**served._asdict(), "reference": settings.model}
-            row |= standing.get(served.name, {"state": "unknown", "replicas": {}, "message": ""})
-            row["threads"], row["precision"] = unit.plan.threads, unit.plan.precision
+            row |= standing.get(unit.application, {"state": "unknown", "replicas": {}, "message": ""})
+            row["threads"], row["precision"], row["shared"] = unit.plan.threads, unit.plan.precision, unit.is_shared
             for kind, app, route in (
                 ("canary", canary_app(served.name), unit.routes.canary),
                 ("shadow", shadow_app(served.name), unit.routes.shadow),
@@ -150,7 +158,8 @@ class Deployment:
         """As `GET /v1/models/<name>`, asked without HTTP and so without a key."""
         from ray import serve as ray_serve
 
-        described: dict[str, Any] = ray_serve.get_app_handle(name).describe.remote().result(timeout_s=30)
+        handle = ray_serve.get_app_handle(self._units[name].application)
+        described: dict[str, Any] = handle.describe.remote(name).result(timeout_s=30)
         return described
 
     def stop(self) -> None:
@@ -162,6 +171,10 @@ class Deployment:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def _places(units: Mapping[str, Unit]) -> set[str]:
+    return {unit.application for unit in units.values()}
 
 
 def serve(

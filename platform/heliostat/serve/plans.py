@@ -13,10 +13,13 @@ from heliostat.predict.predictor import Precision
 from heliostat.serve.deploy_file import DeploySettings, ModelSettings, ReplicaRange
 from heliostat.serve.guard import Access
 from heliostat.serve.schema import Served
+from heliostat.serve.sharing import check_bases, check_shared
 from heliostat.serve.switch import CanaryRoute, Routes, ShadowRoute
 
 INDEX = "_index"
 """The Serve application above several models; no model's name starts with '_'."""
+SHARED = "_shared"
+"""The Serve application of the models that share an encoder; the index is in it."""
 SILENT = {"lines": False}
 """What canaries and shadows note: nothing, as the version in use notes what they answer."""
 _ROOM = 4
@@ -38,7 +41,7 @@ class ReplicaPlan(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """One Serve application: a version of a model."""
+    """A version of a model: one Serve application, or one of several models in one."""
 
     app: str
     plan: ReplicaPlan
@@ -49,6 +52,13 @@ class Unit(NamedTuple):
     """The route that leads to it; None for one that is asked by another replica only."""
     routes: Routes = Routes()
     """What its replicas are told while they run."""
+    is_shared: bool = False
+    """Whether it stands in one application with others."""
+
+    @property
+    def application(self) -> str:
+        """The Serve application that it is, or stands in."""
+        return SHARED if self.is_shared else self.app
 
     @property
     def code(self) -> str:
@@ -89,6 +99,9 @@ def find(settings: DeploySettings) -> list[Found]:
     names = [each.served.name for each in found]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ServeError(f"{twice}: asked for twice; one version answers under a name.")
+    if settings.shared:
+        check_shared(settings.shared, {each.served.name: each.settings for each in found})
+        check_bases([(each.served, each.folder) for each in found if each.served.name in settings.shared.models])
     return found
 
 
@@ -139,23 +152,26 @@ def units_of(
     What is shared out (threads, cores) stays for an application that runs already (`before`), so that a model that
     joins others restarts none of them.
     """
-    count, noted = sum(each.settings.replicas.max for each in found), settings.requests.model_dump()
+    members, noted = settings.shared.models if settings.shared else (), settings.requests.model_dump()
+    count = sum(each.settings.replicas.max for each in found if each.served.name not in members)
+    count += settings.shared.replicas.max if settings.shared else 0
     alone = len(found) == 1 and not has_index(before)
     units = {}
     for each in found:
         name, share = each.served.name, cores / count
-        old = before.get(name)
-        threads = each.settings.threads or (old.plan.threads if old else max(1, int(share)))
+        old, is_shared = before.get(name), name in members
+        its = settings.shared if settings.shared and is_shared else each.settings
+        threads = its.threads or (old.plan.threads if old else max(1, int(share)))
         cpus = old.cpus if old else max(0.01, int(100 * share / _ROOM) / 100)
         limits = settings.limits_of(each.settings).model_dump()
         prefix = "/" if alone else f"/v1/models/{name}:predict"
-        plan = ReplicaPlan(each.served, str(each.folder), threads, each.settings.precision, limits, access, noted)
-        units[name] = Unit(name, plan, each.settings.replicas, cpus, prefix, _routes(each))
+        plan = ReplicaPlan(each.served, str(each.folder), threads, its.precision, limits, access, noted)
+        units[name] = Unit(name, plan, its.replicas, cpus, prefix, _routes(each), is_shared)
         one = ReplicaRange(max=1)
         for app, other in ((canary_app(name), each.canary), (shadow_app(name), each.shadow)):
             if other is not None:
                 beside = plan._replace(served=other[0], folder=str(other[1]), access=Access(), requests=SILENT)
-                replicas = each.settings.replicas if app == canary_app(name) else one
+                replicas = its.replicas if app == canary_app(name) else one
                 units[app] = Unit(app, beside, replicas, cpus, None)
     return units
 

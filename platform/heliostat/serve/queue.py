@@ -28,6 +28,8 @@ CHARACTERS_PER_TOKEN = 4
 log = logging.getLogger(__name__)
 
 Predict = Callable[[Sequence[Row]], list[Row]]
+Counted = Callable[[int, int], None]
+"""(records, estimated tokens) of a batch that was predicted."""
 
 
 def estimated_tokens(rows: Sequence[Row]) -> int:
@@ -46,13 +48,17 @@ def _characters(value: object) -> int:
 
 
 @dataclass(eq=False)
-class _Waiting:
+class Waiting:
+    """A request in the queue."""
+
     rows: Sequence[Row]
     tokens: int
     deadline: float
     """On the clock of time.monotonic()."""
     answer: asyncio.Future[list[Row]]
     loop: asyncio.AbstractEventLoop
+    lane: int = 0
+    """Of several models that share a queue, the one that is asked."""
 
     def settle(self, outcome: list[Row] | Exception) -> None:
         """Hand the outcome to the event loop that waits for it; a loop that has ended wants none."""
@@ -77,7 +83,7 @@ class BatchingQueue:
         self,
         predict: Predict,
         limits: Limits,
-        on_batch: Callable[[int, int], None] | None = None,
+        on_batch: Counted | None = None,
         write: Write | None = None,
     ) -> None:
         self._predict = predict
@@ -85,7 +91,7 @@ class BatchingQueue:
         self._writings: list[Writing] = []
         self._limits = limits
         self._on_batch = on_batch or (lambda instances, tokens: None)
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[Waiting] = deque()
         self._change = threading.Condition()
         self._closed = False
         self._thread: threading.Thread | None = None
@@ -120,17 +126,17 @@ class BatchingQueue:
         if self._thread is not None:
             self._thread.join(timeout=self._limits.timeout_s)
 
-    async def submit(self, rows: Sequence[Row], *, deadline: float) -> list[Row]:
+    async def submit(self, rows: Sequence[Row], *, deadline: float, lane: int = 0) -> list[Row]:
         """One prediction a record, in order. `deadline` is on the clock of time.monotonic().
 
         Raises Refusal: 503 when the queue is full, 504 when the deadline passes. When the caller is cancelled (its
         client went away) the records leave the queue.
         """
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(rows, estimated_tokens(rows), deadline, loop.create_future(), loop)
+        waiting = Waiting(rows, estimated_tokens(rows), deadline, loop.create_future(), loop, lane)
         with self._change:
-            if self._closed or len(self._waiting) >= self._limits.max_waiting:
-                raise self._full()
+            if self._closed or self._is_full(lane):
+                raise self._full(self._limits_of(lane).max_waiting)
             self._waiting.append(waiting)
             self._change.notify()
         try:
@@ -161,18 +167,24 @@ class BatchingQueue:
         finally:
             writing.is_wanted = False
 
-    def _leave(self, waiting: _Waiting) -> None:
+    def _leave(self, waiting: Waiting) -> None:
         with self._change:
             if waiting in self._waiting:
                 self._waiting.remove(waiting)
 
-    def _full(self) -> Refusal:
+    def _is_full(self, lane: int) -> bool:
+        return len(self._waiting) >= self._limits.max_waiting
+
+    def _limits_of(self, lane: int) -> Limits:
+        return self._limits
+
+    def _full(self, most: int) -> Refusal:
         tokens = sum(waiting.tokens for waiting in self._waiting)
         seconds = min(60, max(1, math.ceil(tokens / self._tokens_per_s)))
-        message = f"{self._limits.max_waiting} requests are waiting already. Try again in {seconds} s."
+        message = f"{most} requests are waiting already. Try again in {seconds} s."
         return Refusal(503, "queue_full", message, headers={"Retry-After": str(seconds)})
 
-    def _take(self) -> list[_Waiting]:
+    def _take(self) -> list[Waiting]:
         """The next requests within the budget; none when the queue is closed, or while answers are being written."""
         with self._change:
             is_idle = not self._waiting
@@ -180,7 +192,7 @@ class BatchingQueue:
                 self._change.wait()
             if is_idle:
                 self._gather()
-            batch: list[_Waiting] = []
+            batch: list[Waiting] = []
             tokens = 0
             while self._waiting:
                 tokens += self._waiting[0].tokens
@@ -222,26 +234,32 @@ class BatchingQueue:
                 if writing in self._writings:
                     self._writings.remove(writing)
 
-    def _answer(self, batch: Sequence[_Waiting]) -> None:
-        rows = [row for waiting in batch for row in waiting.rows]
+    def _answer(self, batch: Sequence[Waiting]) -> None:
+        num_rows = sum(len(waiting.rows) for waiting in batch)
         tokens = sum(waiting.tokens for waiting in batch)
         started = time.monotonic()
         try:
-            predictions = self._predict(rows)
-            if len(predictions) != len(rows):
-                raise RuntimeError(f"{len(rows)} records were predicted and {len(predictions)} predictions came back")
+            predictions = self._computed(batch)
+            if len(predictions) != num_rows:
+                raise RuntimeError(f"{num_rows} records were predicted and {len(predictions)} predictions came back")
         except Exception as error:
             self._apart(batch, error)
             return
         seconds = max(1e-6, time.monotonic() - started)
         self._tokens_per_s = 0.8 * self._tokens_per_s + 0.2 * tokens / seconds
-        self._on_batch(len(rows), tokens)
+        self._count(batch)
         place = 0
         for waiting in batch:
             waiting.settle(predictions[place : place + len(waiting.rows)])
             place += len(waiting.rows)
 
-    def _apart(self, batch: Sequence[_Waiting], error: Exception) -> None:
+    def _computed(self, batch: Sequence[Waiting]) -> list[Row]:
+        return self._predict([row for waiting in batch for row in waiting.rows])
+
+    def _count(self, batch: Sequence[Waiting]) -> None:
+        self._on_batch(sum(len(each.rows) for each in batch), sum(each.tokens for each in batch))
+
+    def _apart(self, batch: Sequence[Waiting], error: Exception) -> None:
         """A batch failed: predict each request alone, so that a bad record hurts no neighbour."""
         if len(batch) > 1:
             for waiting in batch:

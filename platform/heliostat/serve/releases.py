@@ -24,6 +24,24 @@ def names_of(units: Iterable[str]) -> list[str]:
     return [app for app in units if not app.startswith("_")]
 
 
+def shared_of(units: Mapping[str, Unit]) -> list[Unit]:
+    """The models that share an encoder."""
+    return [unit for unit in units.values() if unit.is_shared]
+
+
+def check_places(old: DeploySettings, new: DeploySettings) -> None:
+    """Raises ServeError where a model that runs would move into, or out of, what shares an encoder."""
+    before, after = (frozenset(each.shared.models if each.shared else ()) for each in (old, new))
+    if bool(before) != bool(after):
+        raise ServeError("shared cannot begin or end while it runs. Stop it and serve anew.")
+    names = [{model.model.partition("@")[0].partition(":")[0] for model in each.models} for each in (old, new)]
+    if moved := sorted((before ^ after) & names[0] & names[1]):
+        raise ServeError(
+            f"shared: {moved[0]} cannot move {'out of' if moved[0] in before else 'into'} it while it runs. Take it "
+            "out of models and update; then put it back."
+        )
+
+
 def rolled_back(settings: DeploySettings, units: Mapping[str, Unit], previous: Mapping[str, Unit], name: str) -> Target:
     """Without the model's canary; where it has none, with the version before its last update.
 
@@ -62,7 +80,7 @@ def swapped(old: Mapping[str, Unit], new: Mapping[str, Unit]) -> list[Unit]:
 def kept(unit: Unit) -> Unit:
     """The application that keeps a version which no longer answers."""
     plan = unit.plan._replace(access=Access())
-    return unit._replace(app=previous_app(unit.app), plan=plan, prefix=None, routes=Routes())
+    return unit._replace(app=previous_app(unit.app), plan=plan, prefix=None, routes=Routes(), is_shared=False)
 
 
 def turned_to(unit: Unit, keeper: Unit) -> Unit:
