@@ -76,6 +76,7 @@ def turn(case: str, side: str, settings: Settings) -> dict[str, Any]:
 def texts_of(settings: Settings) -> list[str]:
     """Reviews of all lengths."""
     import pandas
+
     from heliostat_sentiment import __file__ as plugin
 
     frame = pandas.read_parquet(Path(str(plugin)).parent / "data" / "reviews.parquet")

@@ -29,7 +29,7 @@ from heliostat.serve.refusal import ErrorBody, Refusal, router_refusal
 from heliostat.serve.request_log import RequestLog
 from heliostat.serve.requests import body_of, unless_gone
 from heliostat.serve.schema import RequestCheck, Served, exchange, parse_json
-from heliostat.serve.shared_queue import Lane
+from heliostat.serve.shared_queue import Line
 from heliostat.serve.streams import Write
 from heliostat.serve.switch import Answered, Sender, Switch
 from heliostat.serve.watch import Watch
@@ -57,8 +57,8 @@ class Writes(Protocol):
         ...
 
 
-QueueOf = Callable[[Predict, Limits, Counted | None, Write | None], BatchingQueue | Lane]
-"""What requests wait in: a queue of the model's own, or a lane of one that several share."""
+QueueOf = Callable[[Predict, Limits, Counted | None, Write | None], BatchingQueue | Line]
+"""What requests wait in: a queue of the model's own, or a line of one that several share."""
 
 
 def build_app(

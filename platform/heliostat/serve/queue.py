@@ -57,7 +57,7 @@ class Waiting:
     """On the clock of time.monotonic()."""
     answer: asyncio.Future[list[Row]]
     loop: asyncio.AbstractEventLoop
-    lane: int = 0
+    line: int = 0
     """Of several models that share a queue, the one that is asked."""
 
     def settle(self, outcome: list[Row] | Exception) -> None:
@@ -126,17 +126,17 @@ class BatchingQueue:
         if self._thread is not None:
             self._thread.join(timeout=self._limits.timeout_s)
 
-    async def submit(self, rows: Sequence[Row], *, deadline: float, lane: int = 0) -> list[Row]:
+    async def submit(self, rows: Sequence[Row], *, deadline: float, line: int = 0) -> list[Row]:
         """One prediction a record, in order. `deadline` is on the clock of time.monotonic().
 
         Raises Refusal: 503 when the queue is full, 504 when the deadline passes. When the caller is cancelled (its
         client went away) the records leave the queue.
         """
         loop = asyncio.get_running_loop()
-        waiting = Waiting(rows, estimated_tokens(rows), deadline, loop.create_future(), loop, lane)
+        waiting = Waiting(rows, estimated_tokens(rows), deadline, loop.create_future(), loop, line)
         with self._change:
-            if self._closed or self._is_full(lane):
-                raise self._full(self._limits_of(lane).max_waiting)
+            if self._closed or self._is_full(line):
+                raise self._full(self._limits_of(line).max_waiting)
             self._waiting.append(waiting)
             self._change.notify()
         try:
@@ -172,10 +172,10 @@ class BatchingQueue:
             if waiting in self._waiting:
                 self._waiting.remove(waiting)
 
-    def _is_full(self, lane: int) -> bool:
+    def _is_full(self, line: int) -> bool:
         return len(self._waiting) >= self._limits.max_waiting
 
-    def _limits_of(self, lane: int) -> Limits:
+    def _limits_of(self, line: int) -> Limits:
         return self._limits
 
     def _full(self, most: int) -> Refusal:

@@ -1,6 +1,6 @@
 """One queue for models that share an encoder: what is asked of any of them is predicted in one pass.
 
-Each model has a lane in it, bounded by the model's own limits, so that a flood for one leaves room for the others. What
+Each model has a line in it, bounded by the model's own limits, so that a flood for one leaves room for the others. What
 waits is taken first come first served, whichever model it asks.
 """
 
@@ -20,61 +20,61 @@ Together = Callable[[Sequence[tuple[int, Sequence[Row]]]], list[list[Row]]]
 
 
 class SharedQueue(BatchingQueue):
-    """A queue with a lane a model; it runs from the start of the first lane to the end of the last."""
+    """A queue with a line a model; it runs from the start of the first line to the end of the last."""
 
     def __init__(self, together: Together, limits: Limits) -> None:
         super().__init__(lambda rows: [], limits)
         self._together = together
-        self._lanes: dict[int, Lane] = {}
+        self._lines: dict[int, Line] = {}
         self._running = 0
 
-    def lane(
+    def line(
         self, place: int, predict: Predict, limits: Limits, on_batch: Counted | None = None, write: Write | None = None
-    ) -> Lane:
-        """The lane of a model, with the signature of BatchingQueue. `predict` computes what is not shared: vectors."""
+    ) -> Line:
+        """The line of a model, with the signature of BatchingQueue. `predict` computes what is not shared: vectors."""
         assert write is None, "models that write piece by piece share with nobody"
-        self._lanes[place] = Lane(self, place, predict, limits, on_batch or (lambda instances, tokens: None))
-        return self._lanes[place]
+        self._lines[place] = Line(self, place, predict, limits, on_batch or (lambda instances, tokens: None))
+        return self._lines[place]
 
     def begin(self) -> None:
-        """A lane starts."""
+        """A line starts."""
         self._running += 1
         if self._running == 1:
             self.start()
 
     def end(self) -> None:
-        """A lane ends."""
+        """A line ends."""
         self._running -= 1
         if self._running == 0:
             self.close()
 
     def waits(self, place: int) -> int:
-        """Requests that wait in a lane."""
+        """Requests that wait in a line."""
         with self._change:
-            return sum(waiting.lane == place for waiting in self._waiting)
+            return sum(waiting.line == place for waiting in self._waiting)
 
-    def _is_full(self, lane: int) -> bool:
-        return sum(waiting.lane == lane for waiting in self._waiting) >= self._limits_of(lane).max_waiting
+    def _is_full(self, line: int) -> bool:
+        return sum(waiting.line == line for waiting in self._waiting) >= self._limits_of(line).max_waiting
 
-    def _limits_of(self, lane: int) -> Limits:
-        return self._lanes[lane].limits
+    def _limits_of(self, line: int) -> Limits:
+        return self._lines[line].limits
 
     def _computed(self, batch: Sequence[Waiting]) -> list[Row]:
         apart = [any(isinstance(row, ToEmbed) for row in waiting.rows) for waiting in batch]
-        shared = iter(self._together([(w.lane, w.rows) for w, alone in zip(batch, apart, strict=True) if not alone]))
+        shared = iter(self._together([(w.line, w.rows) for w, alone in zip(batch, apart, strict=True) if not alone]))
         found: list[Row] = []
         for waiting, alone in zip(batch, apart, strict=True):
-            found += self._lanes[waiting.lane].predict(waiting.rows) if alone else next(shared)
+            found += self._lines[waiting.line].predict(waiting.rows) if alone else next(shared)
         return found
 
     def _count(self, batch: Sequence[Waiting]) -> None:
-        for place, lane in self._lanes.items():
-            own = [waiting for waiting in batch if waiting.lane == place]
+        for place, line in self._lines.items():
+            own = [waiting for waiting in batch if waiting.line == place]
             if own:
-                lane.on_batch(sum(len(each.rows) for each in own), sum(each.tokens for each in own))
+                line.on_batch(sum(len(each.rows) for each in own), sum(each.tokens for each in own))
 
 
-class Lane:
+class Line:
     """One model's place in a shared queue; used as a BatchingQueue."""
 
     def __init__(self, queue: SharedQueue, place: int, predict: Predict, limits: Limits, on_batch: Counted) -> None:
@@ -97,12 +97,12 @@ class Lane:
         self._queue.begin()
 
     def close(self) -> None:
-        """Take no more; what waits is answered 503 once no lane is left."""
+        """Take no more; what waits is answered 503 once no line is left."""
         self._queue.end()
 
     async def submit(self, rows: Sequence[Row], *, deadline: float) -> list[Row]:
         """As BatchingQueue."""
-        return await self._queue.submit(rows, deadline=deadline, lane=self._place)
+        return await self._queue.submit(rows, deadline=deadline, line=self._place)
 
     async def stream(self, row: Row, *, deadline: float) -> AsyncGenerator[Bit, None]:
         """Refused: no model here writes its answers piece by piece."""

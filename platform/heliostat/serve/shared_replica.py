@@ -42,7 +42,7 @@ class SharedReplica:
         self._access, limits = first.access, Limits.model_validate(first.limits)
         queue = SharedQueue(together.predict, limits)
         self._models = {
-            plan.served.name: ServedModel(predictor, plan, partial(queue.lane, place))
+            plan.served.name: ServedModel(predictor, plan, partial(queue.line, place))
             for place, (predictor, plan) in enumerate(zip(together.predictors, plans, strict=True))
         }
         self._paths: dict[str, ASGIApp] = {
