@@ -196,7 +196,9 @@ def test_what_has_no_place_beside_shared(home: Path, text: str, said: str) -> No
         find(check_deployment(parse(text, "")))
 
 
-@pytest.mark.parametrize(("shared", "said"), [("[mood]", "at least 2"), ("[mood, mood]", "twice"), ("all", "dict")])
+@pytest.mark.parametrize(
+    ("shared", "said"), [("[mood]", "at least 2"), ("[mood, mood]", "twice"), ("all", "takes the names of two models")]
+)
 def test_shared_names_two_models_or_more(shared: str, said: str) -> None:
     with pytest.raises(RunError, match=said):
         check_deployment(parse(f"{{models: [mood, temper], shared: {shared}}}", ""))

@@ -10,7 +10,7 @@ import numpy as np
 
 from heliostat.batch import Encoded
 from heliostat.component import Row
-from heliostat.errors import CheckpointError
+from heliostat.errors import CheckpointError, PredictError
 from heliostat.predict.predictor import Precision, Predictor, length_of
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class SharedPredictors:
 
         from heliostat.data.plan import micro_batches
 
-        encoded = [[(model, each) for each in self.predictors[model].encoded(rows)] for model, rows in asked]
+        encoded = [[(model, each) for each in own] for (model, _), own in zip(asked, self._encoded(asked), strict=True)]
         flat = [each for rows in encoded for each in rows]
         lengths = np.array([length_of(each) for _, each in flat], dtype=np.int32)
         done: dict[int, Row] = {}
@@ -66,6 +66,17 @@ class SharedPredictors:
                 done |= self._answered({int(row): flat[row] for row in rows})
         answers = iter([done[row] for row in range(len(flat))])
         return [[next(answers) for _ in rows] for rows in encoded]
+
+    def _encoded(self, asked: Sequence[tuple[int, Sequence[Row]]]) -> list[list[Encoded]]:
+        """What each request's examples are to its model; the examples of a model are encoded together."""
+        examples: dict[int, list[Row]] = {}
+        for model, rows in asked:
+            examples.setdefault(model, []).extend(rows)
+        try:
+            encoded = {model: iter(self.predictors[model].encoded(rows)) for model, rows in examples.items()}
+        except PredictError:  # whose places are to be those within a request
+            return [self.predictors[model].encoded(rows) for model, rows in asked]
+        return [[next(encoded[model]) for _ in rows] for model, rows in asked]
 
     def _answered(self, encoded: Mapping[int, tuple[int, Encoded]]) -> dict[int, Row]:
         """Place -> prediction, of one pass."""

@@ -131,7 +131,11 @@ class SharedSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _names(cls, value: Any) -> Any:
-        return {"models": value} if isinstance(value, (list, tuple)) else value
+        if isinstance(value, (list, tuple)):
+            return {"models": value}
+        if not isinstance(value, (Mapping, Settings)):
+            raise _broken("names", "takes the names of two models or more, as [tone, topic].")
+        return value
 
     @field_validator("models")
     @classmethod
