@@ -49,24 +49,9 @@ class Follower(Linear):
         return part if part is not None and states is input else super().forward(input)
 
 
-class Packed(nn.Module):
-    """A linear layer that answers in bf16 and does not train: its weights lie in memory as oneDNN reads them."""
-
-    def __init__(self, layer: nn.Linear) -> None:
-        super().__init__()
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach().to(torch.bfloat16))
-        self._bias = None if layer.bias is None else layer.bias.detach().to(torch.bfloat16)
-
-    def forward(self, states: Tensor) -> Tensor:
-        """[..., I] -> [..., O], bf16."""
-        rows = states.to(torch.bfloat16).flatten(0, -2)
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._weight, self._bias, "none", [], "")
-        return product.view(*states.shape[:-1], product.shape[1])
-
-
 def cheapen_products(model: nn.Module) -> None:
     """Make each nn.Linear of a model multiply here; names, weights and settings stay."""
-    if not has_bf16_products():
+    if not _has_bf16_products():
         return
     for module in model.modules():
         for leader, *others in _trios(module):
@@ -137,8 +122,7 @@ def _is_ours(states: Tensor) -> bool:
     return is_bf16 and states.device.type == "cpu" and states.numel() > 0 and not torch.compiler.is_compiling()
 
 
-def has_bf16_products() -> bool:
-    """Whether this CPU multiplies in bf16 through oneDNN."""
+def _has_bf16_products() -> bool:
     is_there: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return is_there and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from heliostat.batch import Batch
 from heliostat.encoders.attention import Layout
 from heliostat.encoders.pretrained import compared_config
-from heliostat.encoders.products import Packed, has_bf16_products
+from heliostat.encoders.products import cheapen_products, pack
 from heliostat.encoders.targets import UNREAD
 from heliostat.encoders.text import PAIR_START
 from heliostat.encoders.text_module import TextModule, types_of
@@ -135,11 +135,15 @@ class SharedText:
     def _host(self, module: TextModule) -> None:
         """Take over this model's transformer: each linear layer multiplies for all that will join."""
         transformer = module.transformer
-        is_packed = self._dtype is torch.bfloat16 and transformer.device.type == "cpu" and has_bf16_products()
-        found = [(name, layer) for name, layer in transformer.named_modules() if _is_linear(name, layer)]
-        for name, layer in found:
-            place, base = name.removesuffix(".base_layer"), Packed(layer) if is_packed else layer
-            self._layers[place] = SharedLinear(base, self._owners, self._dtype)
+        found = {name: layer for name, layer in transformer.named_modules() if _is_linear(name, layer)}
+        plain = {name.removesuffix(".base_layer"): _plain(layer) for name, layer in found.items()}
+        for place, layer in plain.items():
+            transformer.set_submodule(place, layer)
+        cheapen_products(transformer)  # anew: with adapters around them queries, keys and values were no trio
+        if self._dtype is torch.bfloat16:
+            pack(transformer)
+        for place, layer in plain.items():
+            self._layers[place] = SharedLinear(layer, self._owners, self._dtype)
             transformer.set_submodule(place, self._layers[place])
 
     def read(self, parts: Sequence[Part]) -> list[TokenFeatures]:
@@ -177,6 +181,14 @@ def _is_linear(name: str, layer: nn.Module) -> bool:
     """Whether it is one of the base: an adapter's own layers stand beside theirs."""
     parts = name.split(".")
     return isinstance(layer, nn.Linear) and not any(each.startswith("lora_") or each == UNREAD for each in parts)
+
+
+def _plain(layer: nn.Linear) -> nn.Linear:
+    """The same weights in a layer that nothing was made of yet."""
+    plain = nn.Linear(1, 1, bias=False, device="meta")
+    plain.in_features, plain.out_features = layer.in_features, layer.out_features
+    plain.weight, plain.bias = layer.weight, layer.bias
+    return plain.train(layer.training)
 
 
 def _factors(module: TextModule) -> dict[str, tuple[Tensor, Tensor]]:
