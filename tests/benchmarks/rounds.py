@@ -213,7 +213,9 @@ def code_fingerprint(benchmark: Benchmark) -> str:
     root = Path(str(heliostat.__file__)).parent
     apart = {*APART} - {*benchmark.rooms}
     engine = [path for path in sorted(root.rglob("*.py")) if path.relative_to(root).parts[0] not in apart]
-    files = [*engine, Path(benchmark.script), *(HERE / name for name in ("ours.py", "trainer.py", "language.py"))]
+    script = Path(benchmark.script)
+    own = [script, *sorted(script.parent.glob(f"{script.stem}_*.py"))]
+    files = [*engine, *own, *(HERE / name for name in ("ours.py", "trainer.py", "language.py"))]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
 
