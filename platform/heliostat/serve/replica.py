@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from heliostat.serve.app import ModelRoutes
 from heliostat.serve.events import Events
 from heliostat.serve.guard import Access
 from heliostat.serve.index import ANSWER_S, IndexRoutes
+from heliostat.serve.lane import BY_LANE, Lane
 from heliostat.serve.limits import Limits
 from heliostat.serve.metrics import merged_text
 from heliostat.serve.plans import ReplicaPlan
@@ -42,6 +44,9 @@ class BehindServe:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on one request."""
+        if scope.get(BY_LANE):  # Serve has no part in it
+            await self._app(scope, receive, send)
+            return
 
         async def without_id(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -69,14 +74,27 @@ class Replica:
         self._routes.metrics_of_replicas = self._metrics_of_replicas
         self._app = self._routes.app()
         self._app.add_middleware(BehindServe)
+        self._lane = Lane(self._app, serve.get_replica_context().app_name, limits.timeout_s)
+        self._app.router.lifespan_context = self._lifespan(self._app.router.lifespan_context)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return self._app
 
-    def reconfigure(self, routes: dict[str, Any]) -> None:
-        """Called by Serve when the deployment's routes change: another share for the canary, a shadow, none of them."""
-        self._now = routes_of(routes)
+    def _lifespan(self, inner: Any) -> Any:
+        @asynccontextmanager
+        async def lifespan(app: Any) -> AsyncIterator[Any]:
+            async with inner(app) as state:
+                yield state
+                await self._lane.turn(False)  # what it has is answered while the model still answers
+
+        return lifespan
+
+    async def reconfigure(self, told: dict[str, Any]) -> None:
+        """Called by Serve once this replica is ready, and when what it told changes: another share for the canary, a
+        shadow, none of them; whether requests may come by the lane."""
+        self._now = routes_of({name: value for name, value in told.items() if name != "by_lane"})
         self._routes.switch.turn(self._now)
+        await self._lane.turn(bool(told.get("by_lane")))
 
     def check_health(self) -> None:
         """Called by Serve every few seconds; an error takes this replica out."""
