@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 from torch import nn
 from transformers import AutoModel, AutoTokenizer, BertConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
@@ -23,10 +24,17 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 THREADS = int(os.environ.get("OMP_NUM_THREADS", "2"))
 
 
+class Review(BaseModel):
+    """A request."""
+
+    text: str
+
+
 class MeanPooled(PreTrainedModel):  # type: ignore[misc]
     """Logits over the mean of the last states."""
 
     config_class = BertConfig
+    _supports_sdpa = True
 
     def __init__(self, folder: Path) -> None:
         from safetensors.torch import load_file
@@ -71,19 +79,15 @@ class Classifier:
 def pipeline_app(folder: Path) -> Any:
     """FastAPI around transformers' pipeline."""
     from fastapi import FastAPI
-    from pydantic import BaseModel
     from transformers import pipeline
 
     torch.set_num_threads(THREADS)
     classify = pipeline("text-classification", model=MeanPooled(folder), tokenizer=tokenizer_of(folder), top_k=None)
     app = FastAPI()
 
-    class Review(BaseModel):
-        text: str
-
     @app.post("/predict")
     async def predict(review: Review) -> dict[str, float]:
-        found = classify(review.text, truncation=True)
+        (found,) = classify([review.text], truncation=True)
         return {each["label"]: each["score"] for each in found}
 
     return app
@@ -94,7 +98,6 @@ def onnx_app(folder: Path) -> Any:
     import numpy as np
     import onnxruntime
     from fastapi import FastAPI
-    from pydantic import BaseModel
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS
@@ -102,9 +105,6 @@ def onnx_app(folder: Path) -> Any:
     names = [each.name for each in session.get_inputs()]
     tokenizer, labels = tokenizer_of(folder), json.loads((folder / "head" / "labels.json").read_text())["labels"]
     app = FastAPI()
-
-    class Review(BaseModel):
-        text: str
 
     @app.post("/predict")
     async def predict(review: Review) -> dict[str, float]:
@@ -127,6 +127,7 @@ class _Logits(nn.Module):
 
 def onnx_file(folder: Path) -> str:
     """The int8 model beside the checkpoint, made once: exported, fused by ONNX Runtime's optimiser, quantised."""
+    from onnx import TensorProto
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.transformers import optimizer
 
@@ -144,7 +145,8 @@ def onnx_file(folder: Path) -> str:
         optimizer.optimize_model(
             str(plain), "bert", num_heads=size.num_attention_heads, hidden_size=size.hidden_size
         ).save_model_to_file(str(fused))
-        quantize_dynamic(fused, made, weight_type=QuantType.QInt8, per_channel=True)
+        types = {"DefaultTensorType": TensorProto.FLOAT}
+        quantize_dynamic(fused, made, weight_type=QuantType.QInt8, per_channel=True, extra_options=types)
     return str(made)
 
 

@@ -30,7 +30,8 @@ _PAUSE_S = 0.05
 """Before the second try: by then Serve knows which replica is dead."""
 _TRIES = 2
 _WHOLE_S = 0.2
-"""A body that is not here by then, whole, goes Serve's way: what is slow or large is bounded in the replica."""
+_SMALL_BYTES = 256 << 10
+"""A body that is larger, or not here by then, goes Serve's way: what is slow or large is bounded in the replica."""
 _OURS = b"x-content-type-options"
 """A header of every answer that our replicas give, and of none that Serve's proxy gives itself."""
 
@@ -147,14 +148,17 @@ class _Trial:
         self._place, self.status = 0, None
 
     async def whole_body(self) -> bytes | None:
-        """The body, where it is here whole; None where it is not, and then `receive` begins with its first byte."""
+        """The body, where it is small and soon here; None where not, and then `receive` begins with its first byte."""
+        body, more = b"", True
         try:
             async with asyncio.timeout(_WHOLE_S):
-                message = await self.receive()
+                while more and len(body) <= _SMALL_BYTES and not self.is_gone:
+                    message = await self.receive()
+                    body, more = body + message.get("body", b""), message.get("more_body", False)
         except TimeoutError:
-            return None
-        if message["type"] == "http.request" and not message.get("more_body", False):
-            return bytes(message.get("body", b""))
+            more = True
+        if not more and not self.is_gone:
+            return body
         self.again()
         return None
 
