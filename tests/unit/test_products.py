@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from heliostat.encoders import products
 from heliostat.encoders.attention import _joint
-from heliostat.encoders.products import Follower, Leader, Linear, cheapen_products
+from heliostat.encoders.products import Follower, Leader, Linear, cheapen_products, pack
 
 pytestmark = pytest.mark.skipif(not products._has_bf16_products(), reason="oneDNN multiplies no bf16 on this machine")
 DIM = 32
@@ -132,3 +132,17 @@ def test_queries_keys_and_values_are_found_to_be_one_tensor() -> None:
     assert _joint(parts[0], parts[2], parts[1]) is None
     assert _joint(parts[0], parts[1], parts[2].clone()) is None
     assert _joint(parts[0].clone(), parts[1], parts[2]) is None
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_packed_layers_answer_as_before_and_fp32_is_left_alone(bias: bool) -> None:
+    _, cheap = pair(bias)
+    cheap.eval().requires_grad_(False)
+    packed = copy.deepcopy(cheap)
+    pack(packed)
+    states, others = torch.randn(48, DIM), torch.randn(48, DIM)
+    for read in (None, others):
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(packed(states, read), cheap(states, read))
+        assert torch.equal(packed(states, read), cheap(states, read))
+    assert list(packed.state_dict()) == list(cheap.state_dict())

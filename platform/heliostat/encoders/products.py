@@ -2,19 +2,22 @@
 
 There addmm writes its bias into every row of the result before it multiplies, and layers that read the same states
 (queries, keys and values) read them three times and add up three gradients. Here oneDNN adds the bias as it writes, and
-such layers are one product. Shapes: T tokens, I and O numbers that go in and come out.
+such layers are one product. A model that only answers has its weights laid out once, as oneDNN reads them (`pack`).
+Shapes: T tokens, I and O numbers that go in and come out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 _TRIOS = (("query", "key", "value"), ("q_proj", "k_proj", "v_proj"), ("q_lin", "k_lin", "v_lin"))
 """What transformers' models call layers that read the same states."""
+_FEW_ROWS = 128
+"""Tokens that weights are laid out for; oneDNN takes the same order for more."""
 
 
 class Linear(nn.Linear):
@@ -22,7 +25,10 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., I] -> [..., O]."""
-        return multiply(input, (self,)) if _is_ours(input) else super().forward(input)
+        if not _is_ours(input):
+            return super().forward(input)
+        packed: _Packed | None = self.__dict__.get("packed")
+        return packed.multiply(input) if packed else multiply(input, (self,))
 
 
 class Leader(Linear):
@@ -31,9 +37,10 @@ class Leader(Linear):
     def forward(self, input: Tensor) -> Tensor:
         """[..., I] -> [..., O]; what belongs to the others waits for them."""
         followers: tuple[Follower, ...] = self.__dict__["followers"]
-        if not (self.training and _is_ours(input)):
+        packed: _Packed | None = self.__dict__.get("packed")
+        if not ((self.training or packed) and _is_ours(input)):
             return super().forward(input)
-        joint = multiply(input, (self, *followers))
+        joint = packed.multiply(input) if packed else multiply(input, (self, *followers))
         own, *others = torch.split(joint, [self.out_features, *(each.out_features for each in followers)], -1)
         for follower, part in zip(followers, others, strict=True):
             follower.__dict__["waiting"] = (input, part)
@@ -61,6 +68,34 @@ def cheapen_products(model: nn.Module) -> None:
                 other.__class__ = Follower
         if type(module) is nn.Linear:
             module.__class__ = Linear
+
+
+class _Packed(NamedTuple):
+    """Weights of layers side by side, for answers alone: in bf16, in oneDNN's own order."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def multiply(self, states: Tensor) -> Tensor:
+        """[..., I] -> [..., sum of O]."""
+        rows = states.to(torch.bfloat16).flatten(0, -2)
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self.weight, self.bias, "none", [], "")
+        return product.view(*states.shape[:-1], product.shape[1])
+
+
+@torch.no_grad()
+def pack(model: nn.Module) -> None:
+    """Lay the weights of a model that only answers out for its bf16 products, once and not at each call.
+
+    A weight that is changed afterwards changes no answer.
+    """
+    for module in model.modules():
+        layers = (module, *module.__dict__["followers"]) if isinstance(module, Leader) else (module,)
+        if not isinstance(module, Linear) or module.weight.device.type != "cpu":
+            continue
+        biases = [each.bias for each in layers if each.bias is not None]
+        weight = torch.ops.mkldnn._reorder_linear_weight(_side_by_side([each.weight for each in layers]), _FEW_ROWS)
+        module.__dict__["packed"] = _Packed(weight, _side_by_side(biases) if biases else None)
 
 
 def multiply(states: Tensor, layers: Sequence[nn.Linear]) -> Tensor:

@@ -13,11 +13,13 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from heliostat.errors import ServeError
 from heliostat.serve.front import SETTING
 from heliostat.serve.guard import Access
+from heliostat.serve.lane import ROOT
 from heliostat.serve.limits import Limits
 from heliostat.serve.plans import INDEX, SHARED, Unit
 
@@ -48,7 +50,11 @@ def serving_ray(log: Path) -> Iterator[float]:
 
     from heliostat.ray_session import ray_session
 
-    with _environment(ENVIRONMENT), ray_session(log):
+    with (
+        TemporaryDirectory(prefix="heliostat-") as lanes,  # which only this user may enter
+        _environment({**ENVIRONMENT, ROOT: lanes}),
+        ray_session(log),
+    ):
         with contextlib.suppress(ValueError):
             ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
             raise ServeError("this Ray serves already, at an address of its own. Stop that, or use another Ray.")
@@ -161,6 +167,8 @@ def _deployment(kind: type, unit: Unit, limits: Mapping[str, Any], told: Mapping
         **_AUTOSCALING,
     }
     count = {"num_replicas": scale.max} if scale.min == scale.max else {"autoscaling_config": autoscaling}
+    # Serve counts what goes its own way, and scales by that.
+    by_lane = unit.prefix is not None and scale.min == scale.max
     deployment = ray_serve.deployment(
         kind,
         name="Replica",
@@ -172,7 +180,7 @@ def _deployment(kind: type, unit: Unit, limits: Mapping[str, Any], told: Mapping
         health_check_period_s=_HEALTH_S,
         graceful_shutdown_wait_loop_s=0.2,
         graceful_shutdown_timeout_s=limits["timeout_s"],
-        user_config=dict(told),
+        user_config={**told, "by_lane": by_lane},
         logging_config=quiet(),
         **count,
     )

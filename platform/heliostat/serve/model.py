@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
@@ -16,6 +17,7 @@ from heliostat.predict import Predictor
 from heliostat.serve import ledger
 from heliostat.serve.app import ModelRoutes, QueueOf
 from heliostat.serve.index import ANSWER_S
+from heliostat.serve.lane import Lane
 from heliostat.serve.limits import Limits
 from heliostat.serve.metrics import merged_text
 from heliostat.serve.plans import ReplicaPlan
@@ -24,7 +26,7 @@ from heliostat.serve.refusal import Refusal
 from heliostat.serve.relay import Relayed, Reply, ask
 from heliostat.serve.request_log import RequestLog
 from heliostat.serve.schema import Served
-from heliostat.serve.switch import Answered, Routes
+from heliostat.serve.switch import Answered, Routes, routes_of
 
 
 class ServedModel:
@@ -41,11 +43,21 @@ class ServedModel:
         self.routes.metrics_of_replicas = self._metrics_of_replicas
         self.app: FastAPI = self.routes.app()
         """What answers over HTTP."""
+        self.app.router.lifespan_context = self.lifespan
+        self._lane = Lane(self.app, plan.served.name, limits.timeout_s)
 
-    def turn(self, routes: Routes) -> None:
-        """Send requests where these routes say from now on."""
-        self._now = routes
-        self.routes.switch.turn(routes)
+    @asynccontextmanager
+    async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        """The model takes requests while inside."""
+        async with self.routes.lifespan(app):
+            yield
+            await self._lane.turn(False)  # what it has is answered while the model still answers
+
+    async def turn(self, routes: dict[str, Any], *, by_lane: bool) -> None:
+        """Send requests where these routes say from now on, and take them by the lane, or no more."""
+        self._now = routes_of(routes)
+        self.routes.switch.turn(self._now)
+        await self._lane.turn(by_lane)
 
     async def answer(self, rows: Sequence[Row], seconds: float) -> Any:
         """The predictions for records that another version hands on, or a refusal as plain values that travel."""

@@ -16,12 +16,12 @@ from heliostat.serve import ledger
 from heliostat.serve.events import Events
 from heliostat.serve.guard import Access
 from heliostat.serve.index import IndexRoutes
+from heliostat.serve.lane import BY_LANE
 from heliostat.serve.limits import Limits
 from heliostat.serve.model import ServedModel
 from heliostat.serve.plans import ReplicaPlan
 from heliostat.serve.refusal import Refusal
 from heliostat.serve.relay import Relayed, Reply
-from heliostat.serve.switch import routes_of
 
 
 class BehindServe:
@@ -36,6 +36,9 @@ class BehindServe:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on one request."""
+        if scope.get(BY_LANE):  # Serve has no part in it
+            await self._app(scope, receive, send)
+            return
 
         async def without_id(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -60,9 +63,11 @@ class Replica:
     def __serve_build_asgi_app__(self) -> FastAPI:
         return self._model.app
 
-    def reconfigure(self, routes: dict[str, Any]) -> None:
-        """Called by Serve when the deployment's routes change: another share for the canary, a shadow, none of them."""
-        self._model.turn(routes_of(routes))
+    async def reconfigure(self, told: dict[str, Any]) -> None:
+        """Called by Serve once this replica is ready, and when what it told changes: another share for the canary, a
+        shadow, none of them; whether requests may come by the lane."""
+        routes = {name: value for name, value in told.items() if name != "by_lane"}
+        await self._model.turn(routes, by_lane=bool(told.get("by_lane")))
 
     def check_health(self) -> None:
         """Called by Serve every few seconds; an error takes this replica out."""

@@ -29,7 +29,6 @@ from heliostat.serve.refusal import Refusal
 from heliostat.serve.relay import Relayed, Reply
 from heliostat.serve.replica import BehindServe, Handles
 from heliostat.serve.shared_queue import SharedQueue
-from heliostat.serve.switch import routes_of
 
 
 @serve.ingress()
@@ -65,13 +64,13 @@ class SharedReplica:
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             for model in self._models.values():
-                await stack.enter_async_context(model.routes.lifespan(model.app))
+                await stack.enter_async_context(model.lifespan(model.app))
             yield
 
-    def reconfigure(self, told: dict[str, Any]) -> None:
-        """Called by Serve when other models come and go, or where requests for one of these are to go."""
+    async def reconfigure(self, told: dict[str, Any]) -> None:
+        """Called by Serve once this replica is ready, and when other models come and go or requests go elsewhere."""
         for name, model in self._models.items():
-            model.turn(routes_of(told["routes"].get(name)))
+            await model.turn(told["routes"].get(name) or {}, by_lane=bool(told["by_lane"]))
         self._others = Handles({name: DeploymentHandle("Replica", name) for name in told["others"]})
         self._index = self._index_of(told["names"], Limits.model_validate(told["limits"]))
 
