@@ -125,7 +125,7 @@ def test_what_cannot_share_is_refused(
     for made, sentence in (
         (narrow, "narrow cannot share an encoder with mood: its adapter is a bottleneck"),
         (other_checkpoint, "mood cannot share an encoder with mood: its base has other weights, as embeddings"),
-        (tiny_writer, "writer cannot share an encoder with mood: its encoder is none of core.text"),
+        (tiny_writer, "writer cannot share an encoder with mood: it writes its answers piece by piece"),
     ):
         with pytest.raises(CheckpointError, match=sentence):
             SharedPredictors.load([members["mood"], made], threads=1)

@@ -61,7 +61,7 @@ def cheapen_products(model: nn.Module) -> None:
     if not _has_bf16_products():
         return
     for module in model.modules():
-        for leader, *others in _trios(module):
+        for leader, *others in trios(module):
             # Not by attribute: a module that is one becomes a child, and its weights would have two names.
             leader.__class__, leader.__dict__["followers"] = Leader, tuple(others)
             for other in others:
@@ -162,8 +162,8 @@ def _has_bf16_products() -> bool:
     return is_there and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def _trios(module: nn.Module) -> Iterator[list[nn.Linear]]:
-    """Children that read the same states, as far as their names and shapes tell."""
+def trios(module: nn.Module) -> Iterator[list[nn.Linear]]:
+    """Children that read the same states (queries, keys, values), as far as their names and shapes tell."""
     children = dict(module.named_children())
     for names in _TRIOS:
         found = [child for name in names if type(child := children.get(name)) is nn.Linear]
