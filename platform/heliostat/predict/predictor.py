@@ -138,8 +138,16 @@ class Predictor:
         return self.answers(self.model.encoder(batch), batch)
 
     def answers(self, features: Any, batch: Batch) -> list[Row]:
-        """One prediction an example, from what the encoder gives for them. Called within `autocast`."""
-        answers = cast(HeadModule, self.model.head).predict(features, batch)
+        """One prediction an example, from what the encoder gives for them. Called within `autocast`.
+
+        A head computes in fp32 where the encoder hands it numbers alone: its products are small, and what they round
+        off decides between classes that are nearly as probable. What reads on in the encoder stays in its format.
+        """
+        import torch
+
+        is_fp32 = all(map(_is_fp32, vars(features).values()))
+        with torch.autocast(self.device, enabled=False) if is_fp32 else nullcontext():
+            answers = cast(HeadModule, self.model.head).predict(features, batch)
         check_answers(answers, len(batch), self.head.gives, self.run.head.type)
         return answers
 
@@ -224,6 +232,15 @@ class Predictor:
                 "Its plugin or a library may have changed since: install the versions that trained it, or train anew."
             )
         return replay
+
+
+def _is_fp32(value: Any) -> bool:
+    """Whether a field of features is no way into the encoder, and no tensor of another format."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return not value.is_floating_point() or value.dtype is torch.float32
+    return not callable(value)
 
 
 def length_of(encoded: Encoded) -> int:
