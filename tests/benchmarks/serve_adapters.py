@@ -31,7 +31,7 @@ SHARED, APART, MERGED = "shared", "apart", "merged"
 NAMES = {APART: "five models, a process each", MERGED: "the same, adapters merged into their weights"}
 MODELS = ("tone", "topic", "urgency", "quality", "origin")
 RANK = 8
-FULL = {"warm_s": 8, "seconds": 20, "texts": 2000, "checked": 40}
+FULL = {"warm_s": 5, "seconds": 12, "texts": 2000, "checked": 30}
 TRIAL = {"warm_s": 1, "seconds": 2, "checked": 5}
 CASES = {str(count): Case((SHARED, APART, MERGED), {**FULL, "connections": count}, TRIAL) for count in (16, 64)}
 
