@@ -1,8 +1,9 @@
-"""A mixed stream for five models with adapters on one MiniLM: in one replica that shares it, and as five models.
+"""A mixed stream for five models with adapters on one MiniLM: sharing it, and as five models by themselves.
 
 Real reviews, one a request, each of a model in turn, over `16` and `64` connections (`serve_load.py`); the adapters are
 of LoRA, rank 8, on every product of every layer, and their weights are drawn, so that the five answer differently.
-`apart` serves the same checkpoints with a process each; `merged` serves checkpoints with the adapters merged into their
+`one` shares it in one process with all cores, `shared` in a process a core, each with one thread: what is between two
+passes of one, the other computes. `apart` serves the same checkpoints with a process each; `merged` serves checkpoints with the adapters merged into their
 weights, which is the fastest that five models can be by themselves. Every side has the same two cores. Labels are held
 against those of each model's fp32 predictor first. Memory is what the processes of a side hold for themselves (USS).
 """
@@ -27,13 +28,14 @@ from typing import Any, NamedTuple
 from measure import Facts, cores, faster, middle
 from rounds import CACHE, HERE, Benchmark, Case, Row, Settings, run
 
-SHARED, APART, MERGED = "shared", "apart", "merged"
+SHARED, ONE, APART, MERGED = "shared", "one", "apart", "merged"
+OURS = {SHARED: "a shared process a core", ONE: "one shared process"}
 NAMES = {APART: "five models, a process each", MERGED: "the same, adapters merged into their weights"}
 MODELS = ("tone", "topic", "urgency", "quality", "origin")
 RANK = 8
 FULL = {"warm_s": 5, "seconds": 12, "texts": 2000, "checked": 30}
 TRIAL = {"warm_s": 1, "seconds": 2, "checked": 5}
-CASES = {str(count): Case((SHARED, APART, MERGED), {**FULL, "connections": count}, TRIAL) for count in (16, 64)}
+CASES = {str(count): Case((SHARED, ONE, APART, MERGED), {**FULL, "connections": count}, TRIAL) for count in (16, 64)}
 
 
 class Question(NamedTuple):
@@ -148,9 +150,10 @@ def served(side: str, folders: dict[str, Path]) -> Iterator[tuple[int, subproces
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     file = CACHE / "serve_adapters" / f"{side}.yaml"
-    each = {} if side == SHARED else {"precision": "bf16"}
+    each = {} if side in OURS else {"precision": "bf16"}
     models = [{"model": str(folder), **each} for folder in folders.values()]
-    shared = {"shared": {"models": list(folders), "precision": "bf16"}} if side == SHARED else {}
+    more = {"replicas": cores(), "threads": 1} if side == SHARED else {}
+    shared = {"shared": {"models": list(folders), "precision": "bf16", **more}} if side in OURS else {}
     file.write_text(json.dumps({"port": port, "models": models, **shared}), encoding="utf-8")
     command = [sys.executable, "-m", "heliostat", "serve", str(file)]
     process = subprocess.Popen(command, start_new_session=True)
@@ -254,19 +257,20 @@ def rows(case: str, rounds: Sequence[Facts], settings: Settings) -> list[Row]:
         facts = {key: middle(rounds, side, key) for key in ("per_s", "p99_ms", "memory_mb")}
         return f"{facts['per_s']:.0f} requests/s, p99 {facts['p99_ms']:.0f} ms, {facts['memory_mb']:.0f} MB"
 
-    equal = {side: f"{middle(rounds, side, 'labels_equal'):.1%}" for side in (SHARED, APART, MERGED)}
+    equal = {side: f"{middle(rounds, side, 'labels_equal'):.1%}" for side in (*OURS, *NAMES)}
     return [
         Row(
-            what=f"five adapters on one MiniLM, a mixed stream, {case} connections",
+            what=f"five adapters on one MiniLM, {OURS[our]}, a mixed stream, {case} connections",
             beside=NAMES[side],
-            ours=told(SHARED),
+            ours=told(our),
             theirs=told(side),
-            faster=faster(rounds, SHARED, side).times(),
-            cpu=faster(rounds, SHARED, side, "cpu_s").times(),
-            equal=f"labels as in fp32: {equal[SHARED]} and {equal[side]}",
+            faster=faster(rounds, our, side).times(),
+            cpu=faster(rounds, our, side, "cpu_s").times(),
+            equal=f"labels as in fp32: {equal[our]} and {equal[side]}",
             goal="2×" if side == APART else "",
         )
-        for side in (APART, MERGED)
+        for our in OURS
+        for side in NAMES
     ]
 
 
