@@ -197,7 +197,7 @@ def family_cpu(pid: int) -> float:
 def memory_of(pid: int) -> float:
     """Megabytes that the replicas among them hold for themselves."""
     replicas = [each for each in _family(pid) if "ServeReplica" in " ".join(each.cmdline())]
-    return sum(each.memory_full_info().uss for each in replicas) / 1e6
+    return float(sum(each.memory_full_info().uss for each in replicas)) / 1e6
 
 
 def _family(pid: int) -> list[Any]:
