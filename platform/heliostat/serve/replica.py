@@ -15,7 +15,6 @@ from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from heliostat.component import Row
-from heliostat.predict import Predictor
 from heliostat.serve import ledger
 from heliostat.serve.app import ModelRoutes
 from heliostat.serve.events import Events
@@ -25,6 +24,7 @@ from heliostat.serve.lane import BY_LANE, Lane
 from heliostat.serve.limits import Limits
 from heliostat.serve.metrics import merged_text
 from heliostat.serve.plans import ReplicaPlan
+from heliostat.serve.proven import proven
 from heliostat.serve.refusal import Refusal
 from heliostat.serve.relay import Relayed, Reply, ask
 from heliostat.serve.request_log import RequestLog
@@ -63,8 +63,7 @@ class Replica:
 
     def __init__(self, plan: ReplicaPlan) -> None:
         # Serve's way of starting a replica is its constructor: reading a checkpoint belongs nowhere else here.
-        predictor = Predictor.load(Path(plan.folder), threads=plan.threads, precision=plan.precision)
-        predictor.check_golden()
+        predictor = proven(Path(plan.folder), plan.threads, plan.precision)
         self._served = plan.served
         self._beside: dict[str, Any] = {}
         self._now = Routes()

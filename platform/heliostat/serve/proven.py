@@ -1,0 +1,40 @@
+"""The model that a replica answers with: read, and held to the golden answers of its checkpoint."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Literal
+
+from heliostat.errors import CheckpointError
+from heliostat.predict.predictor import Precision, Predictor
+
+log = logging.getLogger(__name__)
+
+AskedPrecision = Literal["auto", "fp32", "bf16"]
+"""Number format of the matrix products. `auto`: bf16 where this machine multiplies in it, and the golden answers come
+out right; else fp32."""
+
+
+def proven(folder: Path, threads: int, precision: AskedPrecision) -> Predictor:
+    """A predictor that has answered its golden requests as when they were written. Raises CheckpointError."""
+    if precision == "auto" and multiplies_bf16():
+        try:
+            return _proven(folder, threads, "bf16")
+        except CheckpointError as error:
+            log.warning("not in bf16: %s", error)
+    return _proven(folder, threads, "bf16" if precision == "bf16" else "fp32")
+
+
+def _proven(folder: Path, threads: int, precision: Precision) -> Predictor:
+    predictor = Predictor.load(folder, threads=threads, precision=precision)
+    predictor.check_golden()
+    return predictor
+
+
+def multiplies_bf16() -> bool:
+    """Whether products in bf16 are the faster ones: on GPUs, and on CPUs that have units for them."""
+    import torch
+
+    has = torch.cpu.get_capabilities()
+    return bool(torch.cuda.is_available() or has.get("amx_bf16") or has.get("avx512_bf16"))
