@@ -8,11 +8,14 @@ Shapes: T tokens, I and O numbers that go in and come out.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from heliostat.shapes import familiar
 
 _TRIOS = (("query", "key", "value"), ("q_proj", "k_proj", "v_proj"), ("q_lin", "k_lin", "v_lin"))
 """What transformers' models call layers that read the same states."""
@@ -29,6 +32,11 @@ class Linear(nn.Linear):
             return super().forward(input)
         packed: _Packed | None = self.__dict__.get("packed")
         return packed.multiply(input) if packed else multiply(input, (self,))
+
+    @property
+    def packed_rows(self) -> int:
+        """Rows of the weight that stands packed: those of the layers that multiply with this one, too."""
+        return self.out_features + sum(each.out_features for each in self.__dict__.get("followers", ()))
 
 
 class Leader(Linear):
@@ -96,6 +104,24 @@ def pack(model: nn.Module) -> None:
         biases = [each.bias for each in layers if each.bias is not None]
         weight = torch.ops.mkldnn._reorder_linear_weight(_side_by_side([each.weight for each in layers]), _FEW_ROWS)
         module.__dict__["packed"] = _Packed(weight, _side_by_side(biases) if biases else None)
+
+
+@torch.inference_mode()
+def warm(model: nn.Module, most_rows: int, seconds: float) -> int:
+    """Have oneDNN compile what the products of packed weights need, for each familiar count of rows up to `most_rows`.
+
+    Small counts come first. Ends after `seconds`; returns how many products were tried.
+    """
+    layers = [each for each in model.modules() if isinstance(each, Linear) and "packed" in each.__dict__]
+    kinds = {(each.in_features, each.packed_rows, each.bias is None): each.__dict__["packed"] for each in layers}
+    until, tried, rows = time.monotonic() + seconds, 0, 0
+    while (rows := familiar(rows + 1)) <= most_rows:
+        for (width, *_), packed in kinds.items():
+            if time.monotonic() > until:
+                return tried
+            packed.multiply(torch.zeros(rows, width, dtype=torch.bfloat16))
+            tried += 1
+    return tried
 
 
 def multiply(states: Tensor, layers: Sequence[nn.Linear]) -> Tensor:

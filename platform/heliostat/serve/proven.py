@@ -16,19 +16,28 @@ AskedPrecision = Literal["auto", "fp32", "bf16"]
 out right; else fp32."""
 
 
-def proven(folder: Path, threads: int, precision: AskedPrecision) -> Predictor:
+_WARM_S = 2.0
+"""How long a replica prepares its products before it takes requests."""
+
+
+def proven(folder: Path, threads: int, precision: AskedPrecision, most_tokens: int = 8192) -> Predictor:
     """A predictor that has answered its golden requests as when they were written. Raises CheckpointError."""
     if precision == "auto" and multiplies_bf16():
         try:
-            return _proven(folder, threads, "bf16")
+            return _proven(folder, threads, "bf16", most_tokens)
         except CheckpointError as error:
             log.warning("not in bf16: %s", error)
-    return _proven(folder, threads, "bf16" if precision == "bf16" else "fp32")
+    return _proven(folder, threads, "bf16" if precision == "bf16" else "fp32", most_tokens)
 
 
-def _proven(folder: Path, threads: int, precision: Precision) -> Predictor:
+def _proven(folder: Path, threads: int, precision: Precision, most_tokens: int) -> Predictor:
+    from heliostat.encoders.products import warm
+    from heliostat.train.memory import keep_memory
+
     predictor = Predictor.load(folder, threads=threads, precision=precision)
+    keep_memory()
     predictor.check_golden()
+    warm(predictor.model, most_tokens, _WARM_S)
     return predictor
 
 
