@@ -1,9 +1,9 @@
 """Requests wait in a bounded queue; one thread predicts as many together as a token budget allows.
 
-While one batch is predicted the next one gathers, so that batches grow with the load. Clients that were answered together
-ask again together: after a batch of several requests the next one waits for as many, for 3 ms at most. A lone request
-never waits for company. Prediction runs in a thread of its own: the event loop goes on answering. Answers that are streamed take turns
-with the batches: one step each.
+While one batch is predicted the next one gathers, so that batches grow with the load. Clients that were answered
+together ask again together: after a batch of several requests the next one waits for as many, for 3 ms at most. A lone
+request never waits for company. Prediction runs in a thread of its own: the event loop goes on answering. Answers that
+are streamed take turns with the batches: one step each.
 """
 
 from __future__ import annotations
