@@ -153,6 +153,7 @@ def onnx_file(folder: Path) -> str:
 def lit_server(folder: Path) -> Any:
     """LitServe with batches."""
     import litserve
+
     from serve_peer_lit import Api
 
     size, wait_s = int(os.environ.get("BATCH", "32")), float(os.environ.get("WAIT_S", "0.01"))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import litserve
+
 from serve_peer import Classifier
 
 
