@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from environments import python_of
 from measure import Facts, clocked, faster, fix_threads, middle
 from rounds import CACHE, Benchmark, Case, Row, Settings, run
 
@@ -30,20 +30,11 @@ CASES = {"ml-100k": Case(("heliostat", "recbole"), FULL, TRIAL, rounds=1)}
 
 def peer_python() -> str:
     """The interpreter of RecBole's environment, with the histories lying ready for it."""
-    python = PLACE / "venv" / "bin" / "python"
-    mark = PLACE / "installed.txt"
-    if not mark.exists() or mark.read_text(encoding="utf-8") != PINS.read_text(encoding="utf-8"):
-        print(f"  making RecBole's environment in {PLACE}", flush=True)
-        shutil.rmtree(PLACE / "venv", ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", str(PLACE / "venv")], check=True)
-        pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-        subprocess.run([*pip, "-r", str(PINS)], check=True)
-        # Without what it names beside them: an old Ray, for a search that is not made here.
-        subprocess.run([*pip, "--no-deps", "recbole==1.2.1"], check=True)
-        mark.write_text(PINS.read_text(encoding="utf-8"), encoding="utf-8")
+    # Without what it names beside it: an old Ray, for a search that is not made here.
+    python = python_of(PINS, ("recbole==1.2.1",))
     if not HISTORIES.exists():
         sys.exit("the histories are missing: our side writes them. Start again with --fresh.")
-    return str(python)
+    return python
 
 
 def turn(case: str, side: str, settings: Settings) -> dict[str, Any]:

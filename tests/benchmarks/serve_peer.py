@@ -154,42 +154,16 @@ def lit_server(folder: Path) -> Any:
     """LitServe with batches."""
     import litserve
 
+    from serve_peer_lit import Api
+
     size, wait_s = int(os.environ.get("BATCH", "32")), float(os.environ.get("WAIT_S", "0.01"))
     return litserve.LitServer(
-        _lit_api(litserve)(folder, max_batch_size=size, batch_timeout=wait_s),
+        Api(folder, max_batch_size=size, batch_timeout=wait_s),
         accelerator="cpu",
         workers_per_device=int(os.environ.get("WORKERS", "1")),
         fast_queue=True,
         timeout=60,
     )
-
-
-def _lit_api(litserve: Any) -> Any:
-    class Api(litserve.LitAPI):  # type: ignore[misc, name-defined]
-        def __init__(self, folder: Path, **batching: Any) -> None:
-            super().__init__(**batching)
-            self.folder = folder
-
-        def setup(self, device: str) -> None:
-            self.classify = Classifier(self.folder)
-
-        def decode_request(self, request: dict[str, str]) -> str:
-            return request["text"]
-
-        def batch(self, inputs: list[str]) -> list[str]:
-            return inputs
-
-        def predict(self, texts: list[str]) -> list[dict[str, float]]:
-            return self.classify(texts)
-
-        def unbatch(self, output: list[dict[str, float]]) -> list[dict[str, float]]:
-            return output
-
-        def encode_response(self, output: dict[str, float]) -> dict[str, float]:
-            return output
-
-    globals()["Api"], Api.__qualname__ = Api, "Api"  # its processes look it up here
-    return Api
 
 
 def app() -> Any:

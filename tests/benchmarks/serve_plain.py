@@ -12,16 +12,9 @@ from typing import Any
 
 import ray
 from fastapi import FastAPI
-from pydantic import BaseModel
 from ray import serve
 
 api = FastAPI()
-
-
-class Review(BaseModel):
-    """A request."""
-
-    text: str
 
 
 @serve.deployment
@@ -35,9 +28,9 @@ class Reviews:
         self.predictor = Predictor.load(Path(folder), threads=2, precision="bf16")
 
     @api.post("/predict")
-    def predict(self, review: Review) -> dict[str, Any]:
+    def predict(self, review: dict[str, str]) -> dict[str, Any]:
         """The probability of each label."""
-        answer: dict[str, Any] = self.predictor.predict([{"text": review.text}])[0]["probabilities"]
+        answer: dict[str, Any] = self.predictor.predict([{"text": review["text"]}])[0]["probabilities"]
         return answer
 
 

@@ -28,6 +28,7 @@ ORDER = (
     "recovery",
     "tune",
     "recommend",
+    "serve",
     "loader",
     "gpu",
     "plan",

@@ -35,7 +35,8 @@ LINES = [{"text": f"the bus number {n} is {'late' if n % 2 else 'lovely'}" + " a
 
 
 def settings(**model: Any) -> DeploySettings:
-    return check_deployment({"port": 0, "models": [{"model": "mood:1", "replicas": 2, "threads": 1, **model}]})
+    fixed = {"model": "mood:1", "replicas": 2, "threads": 1, "precision": "fp32"}
+    return check_deployment({"port": 0, "models": [{**fixed, **model}]})
 
 
 @pytest.fixture(scope="module")

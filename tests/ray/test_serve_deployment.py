@@ -37,7 +37,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Ite
 
 @pytest.fixture(scope="module", params=[("mood@champion",), ("mood:1", "temper")], ids=["one model", "two models"])
 def deployment(request: pytest.FixtureRequest, home: Path) -> Iterator[Deployment]:
-    with serve(request.param, port=0) as deployment:
+    with serve(request.param, port=0, precision="fp32") as deployment:
         yield deployment
     assert [child for child in psutil.Process().children(recursive=True) if "raylet" in child.name()] == []
 

@@ -31,6 +31,7 @@ _ENDS = "Ctrl-C ends it."
 class Precision(StrEnum):
     """Number format of the matrix products."""
 
+    AUTO = "auto"
     FP32 = "fp32"
     BF16 = "bf16"
 
@@ -52,7 +53,9 @@ def command(
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads per replica; by default the cores are shared.")
     ] = None,
-    precision: Annotated[Precision | None, typer.Option(help="Number format of the matrix products; fp32.")] = None,
+    precision: Annotated[
+        Precision | None, typer.Option(help="Of the matrix products; by default bf16 where that is the faster one.")
+    ] = None,
     keys: Annotated[Path | None, typer.Option(help="A file of keys (heliostat serve key new NAME).")] = None,
     token_file: Annotated[Path | None, typer.Option(help="A file with one bearer token, in place of keys.")] = None,
     new_token: Annotated[

@@ -8,11 +8,14 @@ Shapes: T tokens, I and O numbers that go in and come out.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from heliostat.shapes import familiar
 
 _TRIOS = (("query", "key", "value"), ("q_proj", "k_proj", "v_proj"), ("q_lin", "k_lin", "v_lin"))
 """What transformers' models call layers that read the same states."""
@@ -27,8 +30,17 @@ class Linear(nn.Linear):
         """[..., I] -> [..., O]."""
         if not _is_ours(input):
             return super().forward(input)
-        packed: _Packed | None = self.__dict__.get("packed")
-        return packed.multiply(input) if packed else multiply(input, (self,))
+        return self.packed.multiply(input) if self.packed else multiply(input, (self,))
+
+    @property
+    def packed(self) -> Packed | None:
+        """The weights of this layer and of those that multiply with it, once they are laid out."""
+        return self.__dict__.get("laid_out")
+
+    @property
+    def packed_rows(self) -> int:
+        """Rows of the weight that stands packed: those of the layers that multiply with this one, too."""
+        return self.out_features + sum(each.out_features for each in self.__dict__.get("followers", ()))
 
 
 class Leader(Linear):
@@ -37,10 +49,9 @@ class Leader(Linear):
     def forward(self, input: Tensor) -> Tensor:
         """[..., I] -> [..., O]; what belongs to the others waits for them."""
         followers: tuple[Follower, ...] = self.__dict__["followers"]
-        packed: _Packed | None = self.__dict__.get("packed")
-        if not ((self.training or packed) and _is_ours(input)):
+        if not ((self.training or self.packed) and _is_ours(input)):
             return super().forward(input)
-        joint = packed.multiply(input) if packed else multiply(input, (self, *followers))
+        joint = self.packed.multiply(input) if self.packed else multiply(input, (self, *followers))
         own, *others = torch.split(joint, [self.out_features, *(each.out_features for each in followers)], -1)
         for follower, part in zip(followers, others, strict=True):
             follower.__dict__["waiting"] = (input, part)
@@ -70,17 +81,23 @@ def cheapen_products(model: nn.Module) -> None:
             module.__class__ = Linear
 
 
-class _Packed(NamedTuple):
+class Packed(NamedTuple):
     """Weights of layers side by side, for answers alone: in bf16, in oneDNN's own order."""
 
     weight: Tensor
     bias: Tensor | None
 
-    def multiply(self, states: Tensor) -> Tensor:
+    def multiply(self, states: Tensor, activation: Literal["none", "gelu"] = "none") -> Tensor:
         """[..., I] -> [..., sum of O]."""
         rows = states.to(torch.bfloat16).flatten(0, -2)
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self.weight, self.bias, "none", [], "")
+        form = "none" if activation == "gelu" else ""  # of gelu: the exact one
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self.weight, self.bias, activation, [], form)
         return product.view(*states.shape[:-1], product.shape[1])
+
+    def multiply_onto(self, states: Tensor, others: Tensor) -> Tensor:
+        """[T, I], and [T, O] that is added: [T, O]. All in bf16."""
+        onto: Tensor = torch.ops.mkldnn._linear_pointwise.binary(states, others, self.weight, self.bias, "add")
+        return onto
 
 
 @torch.no_grad()
@@ -95,7 +112,25 @@ def pack(model: nn.Module) -> None:
             continue
         biases = [each.bias for each in layers if each.bias is not None]
         weight = torch.ops.mkldnn._reorder_linear_weight(_side_by_side([each.weight for each in layers]), _FEW_ROWS)
-        module.__dict__["packed"] = _Packed(weight, _side_by_side(biases) if biases else None)
+        module.__dict__["laid_out"] = Packed(weight, _side_by_side(biases) if biases else None)
+
+
+@torch.inference_mode()
+def warm(model: nn.Module, most_rows: int, seconds: float) -> int:
+    """Have oneDNN compile what the products of packed weights need, for each familiar count of rows up to `most_rows`.
+
+    Small counts come first. Ends after `seconds`; returns how many products were tried.
+    """
+    layers = [each for each in model.modules() if isinstance(each, Linear) and each.packed]
+    kinds = {(each.in_features, each.packed_rows, each.bias is None): each.packed for each in layers}
+    until, tried, rows = time.monotonic() + seconds, 0, 0
+    while (rows := familiar(rows + 1)) <= most_rows:
+        for (width, *_), packed in kinds.items():
+            if time.monotonic() > until:
+                return tried
+            packed.multiply(torch.zeros(rows, width, dtype=torch.bfloat16))
+            tried += 1
+    return tried
 
 
 def multiply(states: Tensor, layers: Sequence[nn.Linear]) -> Tensor:

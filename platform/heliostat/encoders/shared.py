@@ -187,11 +187,13 @@ class SharedText:
             raise CheckpointError("its base has the same weights in another configuration.")
         self.modules.append(module)
         self._factors.append(factors)
-        module.transformer, module.adapter = self.modules[0].transformer, None
+        module.transformer, module.adapter, module.lean = self.modules[0].transformer, None, None
         return JoinedText(self, len(self.modules) - 1)
 
-    def _complete(self) -> None:
+    def complete(self) -> None:
         """Put a shared product in the place of each linear layer of the base, once all have joined."""
+        if self._is_complete:
+            return
         transformer = self.modules[0].transformer
         found = {name: layer for name, layer in transformer.named_modules() if _is_linear(name, layer)}
         plain = {name.removesuffix(".base_layer"): _linear(layer.weight, layer.bias) for name, layer in found.items()}
@@ -213,8 +215,7 @@ class SharedText:
 
     def read(self, parts: Sequence[Part]) -> list[TokenFeatures]:
         """The features of each part, from one pass over the tokens of all: what each model alone would give."""
-        if not self._is_complete:
-            self._complete()
+        self.complete()
         tokens = [part.batch.ragged("input_ids") for part in parts]
         sizes, device, host = [len(each.values) for each in tokens], tokens[0].values.device, self.modules[0]
         layout = Layout.of(filled([length for each in tokens for length in each.lengths], device), device)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from heliostat.batch import Batch, Ragged
 from heliostat.encoders.attention import UNPADDED, Layout
+from heliostat.encoders.products import pack
 from heliostat.encoders.text import PAIR_START
 from heliostat.errors import HeliostatError
 from heliostat.features import CausalFeatures, TokenFeatures
@@ -16,6 +17,7 @@ from heliostat.shapes import fill_rows, filled
 
 if TYPE_CHECKING:
     from heliostat.encoders.adapted import Adapted
+    from heliostat.encoders.lean import LeanBert
 
 
 class TextModule(nn.Module):
@@ -33,6 +35,8 @@ class TextModule(nn.Module):
         self.gives = gives
         self.adapter: Adapted | None = None
         """What trains beside a frozen transformer; None where the transformer trains."""
+        self.lean: LeanBert | None = None
+        """What computes in its place where a model only answers, in bf16 on a CPU (`lighten`)."""
         self.first_position = first_position(transformer)
         self.has_types = (getattr(transformer.config, "type_vocab_size", 0) or 0) > 1
         embeddings = getattr(transformer, "embeddings", None)
@@ -77,6 +81,10 @@ class TextModule(nn.Module):
 
     def states_of(self, layout: Layout, inputs: dict[str, Tensor]) -> Tensor:
         """[tokens, dim], in the order of the layout."""
+        if self.lean is not None and torch.is_autocast_enabled("cpu") and not torch.is_grad_enabled():
+            types = inputs.get("token_type_ids")
+            types = types if types is None else types[0]
+            return self.lean(inputs["input_ids"][0], layout.positions, layout, types).float()
         positions = (layout.positions + self.first_position).unsqueeze(0)
         answer = self.transformer(**inputs, position_ids=positions, layout=layout)
         return answer.last_hidden_state.squeeze(0).float()  # type: ignore[no-any-return]
@@ -91,6 +99,16 @@ class TextModule(nn.Module):
         )
         sums = states.new_zeros(len(lengths), states.shape[1]).index_add_(0, owners, states)
         return sums / lengths.unsqueeze(1)
+
+
+def lighten(model: nn.Module) -> None:
+    """Make a model ready that only answers, in bf16: weights laid out, and layers without what training needs."""
+    from heliostat.encoders.lean import LeanBert
+
+    pack(model)
+    for module in model.modules():
+        if isinstance(module, TextModule) and module.adapter is None and module.first_position == 0:
+            module.lean = LeanBert.of(module.transformer)
 
 
 def _as_products(_module: nn.Module, _inputs: Any, states: Tensor) -> Tensor:

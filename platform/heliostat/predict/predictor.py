@@ -53,7 +53,7 @@ class Predictor:
         import torch
 
         from heliostat import checkpoint
-        from heliostat.encoders.products import pack
+        from heliostat.encoders.text_module import lighten
 
         if precision not in GOLDEN_TOLERANCE:
             raise ValueError(f"precision is one of {', '.join(GOLDEN_TOLERANCE)}; found {precision!r}.")
@@ -64,8 +64,8 @@ class Predictor:
             cleaner.require()
         device = "cuda" if torch.cuda.is_available() else "cpu"
         loaded.model.eval().requires_grad_(False).to(device)
-        if precision == "bf16":
-            pack(loaded.model)
+        if precision == "bf16" and device == "cpu":
+            lighten(loaded.model)
         return cls(loaded, device, precision)
 
     def __repr__(self) -> str:

@@ -25,7 +25,7 @@ class Arguments(Settings):
     """`sentiment@champion`, `sentiment:3`, or the folder of a checkpoint, at the same path on every node."""
     threads: int = 2
     """CPU threads of a replica."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     token_file: Path | None = None
     """A file with the bearer token that requests need; None asks for none."""
     limits: Limits = Limits()

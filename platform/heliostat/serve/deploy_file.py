@@ -97,8 +97,8 @@ class ModelSettings(Settings):
     """Processes that answer: a number, or {min, max}."""
     threads: Count | None = None
     """CPU threads a replica; None shares the cores out."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Number format of the matrix products."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Number format of the matrix products. auto: bf16 where the machine has units for it and golden answers agree."""
     limits: Limits = Limits()
     """What a request may weigh; what is not set here is as in the deployment's `limits`."""
     canary: CanarySettings | None = None
@@ -125,8 +125,8 @@ class SharedSettings(Settings):
     """Processes that answer for all of them: a number, or {min, max}."""
     threads: Count | None = None
     """CPU threads a replica; None shares the cores out."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Number format of the matrix products."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Number format of the matrix products. auto: bf16 where the machine has units for it and golden answers agree."""
 
     @model_validator(mode="before")
     @classmethod

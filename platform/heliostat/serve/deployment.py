@@ -29,7 +29,7 @@ from heliostat.serve.sharing import check_bases
 from heliostat.serve.token import allowed_hosts, check_address, digest, read_token
 
 if TYPE_CHECKING:
-    from heliostat.predict.predictor import Precision
+    from heliostat.serve.proven import AskedPrecision
 
 
 def _nothing() -> None:
@@ -184,7 +184,7 @@ def serve(
     port: int = 8000,
     replicas: int = 1,
     threads: int | None = None,
-    precision: Precision = "fp32",
+    precision: AskedPrecision = "auto",
     token_file: Path | None = None,
     limits: Limits | None = None,
     startup_timeout_s: float = 180.0,

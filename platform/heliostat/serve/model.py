@@ -30,10 +30,9 @@ from heliostat.serve.switch import Answered, Routes, routes_of
 
 
 class ServedModel:
-    """One model of a replica. It answers its golden requests first: CheckpointError where they are not as they were."""
+    """One model of a replica, which has answered its golden requests."""
 
     def __init__(self, predictor: Predictor, plan: ReplicaPlan, queue: QueueOf = BatchingQueue) -> None:
-        predictor.check_golden()
         self._served = plan.served
         self._beside: dict[str, Any] = {}
         self._now = Routes()

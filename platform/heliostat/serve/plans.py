@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from heliostat.errors import ServeError
-from heliostat.predict.predictor import Precision
 from heliostat.serve.deploy_file import DeploySettings, ModelSettings, ReplicaRange
 from heliostat.serve.guard import Access
+from heliostat.serve.proven import AskedPrecision
 from heliostat.serve.schema import Served
 from heliostat.serve.sharing import check_bases, check_shared
 from heliostat.serve.switch import CanaryRoute, Routes, ShadowRoute
@@ -33,7 +33,7 @@ class ReplicaPlan(NamedTuple):
     folder: str
     """The checkpoint, at the same path on every node."""
     threads: int
-    precision: Precision
+    precision: AskedPrecision
     limits: dict[str, Any]
     access: Access
     requests: dict[str, Any] | None = None

@@ -11,7 +11,6 @@ from ray import serve
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from heliostat.component import Row
-from heliostat.predict import Predictor
 from heliostat.serve import ledger
 from heliostat.serve.events import Events
 from heliostat.serve.guard import Access
@@ -20,6 +19,7 @@ from heliostat.serve.lane import BY_LANE
 from heliostat.serve.limits import Limits
 from heliostat.serve.model import ServedModel
 from heliostat.serve.plans import ReplicaPlan
+from heliostat.serve.proven import proven
 from heliostat.serve.refusal import Refusal
 from heliostat.serve.relay import Relayed, Reply
 
@@ -55,9 +55,8 @@ class Replica:
 
     def __init__(self, plan: ReplicaPlan) -> None:
         # Serve's way of starting a replica is its constructor: reading a checkpoint belongs nowhere else here.
-        self._model = ServedModel(
-            Predictor.load(Path(plan.folder), threads=plan.threads, precision=plan.precision), plan
-        )
+        predictor = proven(Path(plan.folder), plan.threads, plan.precision)
+        self._model = ServedModel(predictor, plan)
         self._model.app.add_middleware(BehindServe)
 
     def __serve_build_asgi_app__(self) -> FastAPI:

@@ -18,13 +18,13 @@ from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from heliostat.predict import SharedPredictors
 from heliostat.serve import ledger
 from heliostat.serve.events import Events
 from heliostat.serve.index import IndexRoutes
 from heliostat.serve.limits import Limits
 from heliostat.serve.model import ServedModel
 from heliostat.serve.plans import ReplicaPlan
+from heliostat.serve.proven import proven_together
 from heliostat.serve.refusal import Refusal
 from heliostat.serve.relay import Relayed, Reply
 from heliostat.serve.replica import BehindServe, Handles
@@ -37,7 +37,7 @@ class SharedReplica:
 
     def __init__(self, plans: Sequence[ReplicaPlan]) -> None:
         folders, first = [Path(plan.folder) for plan in plans], plans[0]
-        together = SharedPredictors.load(folders, threads=first.threads, precision=first.precision)
+        together = proven_together(folders, first.threads, first.precision)
         self._access, limits = first.access, Limits.model_validate(first.limits)
         queue = SharedQueue(together.predict, limits)
         self._models = {
