@@ -3,9 +3,10 @@
 Real reviews, one a request, each of a model in turn, over `16` and `64` connections (`serve_load.py`); the adapters are
 of LoRA, rank 8, on every product of every layer, and their weights are drawn, so that the five answer differently.
 `one` shares it in one process with all cores, `shared` in a process a core, each with one thread: what is between two
-passes of one, the other computes. `apart` serves the same checkpoints with a process each; `merged` serves checkpoints with the adapters merged into their
-weights, which is the fastest that five models can be by themselves. Every side has the same two cores. Labels are held
-against those of each model's fp32 predictor first. Memory is what the processes of a side hold for themselves (USS).
+passes of one, the other computes. `apart` serves the same checkpoints with a process each; `merged` serves checkpoints
+with the adapters merged into their weights, which is the fastest that five models can be by themselves. Every side has
+the same two cores. Labels are held against those of each model's fp32 predictor first. Memory is what the processes of
+a side hold for themselves (USS).
 """
 
 from __future__ import annotations

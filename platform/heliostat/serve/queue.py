@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from heliostat.component import Row
 from heliostat.errors import DataError, PredictError
 from heliostat.serve.limits import Limits
-from heliostat.serve.refusal import Refusal, late
+from heliostat.serve.refusal import Refusal, closing, late
 from heliostat.serve.streams import Bit, Write, Writing, too_many
 
 CHARACTERS_PER_TOKEN = 4
@@ -125,9 +125,9 @@ class BatchingQueue:
             self._writings.clear()
             self._change.notify_all()
         for waiting in left:
-            waiting.settle(_closing())
+            waiting.settle(closing())
         for writing in writings:
-            writing.hand_on(_closing())
+            writing.hand_on(closing())
         if self._thread is not None:
             self._thread.join(timeout=self._limits.timeout_s)
 
@@ -290,10 +290,6 @@ class BatchingQueue:
         if not isinstance(error, Refusal):
             log.error("a prediction failed: %s", type(error).__name__)
         return error
-
-
-def _closing() -> Refusal:
-    return Refusal(503, "shutting_down", "The deployment is being stopped.", headers={"Retry-After": "1"})
 
 
 def _unprocessable(error: Exception) -> Refusal:

@@ -66,6 +66,11 @@ def router_refusal(error: HTTPException, path: str, models: Sequence[str]) -> Re
     return Refusal(error.status_code, "refused", "The request cannot be answered.", headers=error.headers)
 
 
+def closing() -> Refusal:
+    """The answer to what waits when a deployment ends."""
+    return Refusal(503, "shutting_down", "The deployment is being stopped.", headers={"Retry-After": "1"})
+
+
 def late() -> Refusal:
     """The deadline of a request passed."""
     message = "The answer took longer than this deployment allows. Try again, or send less."
