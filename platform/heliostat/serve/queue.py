@@ -60,8 +60,7 @@ class Waiting:
     """On the clock of time.monotonic()."""
     answer: asyncio.Future[list[Row]]
     loop: asyncio.AbstractEventLoop
-    line: int = 0
-    """Of several models that share a queue, the one that is asked."""
+    line: int = 0  # of several models that share a queue, the one that is asked
 
     def settle(self, outcome: list[Row] | Exception) -> None:
         """Hand the outcome to the event loop that waits for it; a loop that has ended wants none."""
