@@ -46,6 +46,7 @@ class SharedPredictors:
                 beside = f" with {found[0].run.name}" if found else ""
                 raise CheckpointError(f"{predictor.run.name} cannot share an encoder{beside}: {error}") from None
             found.append(predictor)
+        shared.complete()
         return cls(found, shared)
 
     def predict(self, asked: Sequence[tuple[int, Sequence[Row]]], *, max_tokens: int = 8192) -> list[list[Row]]:

@@ -1,11 +1,13 @@
-"""The model that a replica answers with: read, and held to the golden answers of its checkpoint."""
+"""The models that a replica answers with: read, and held to the golden answers of their checkpoints."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from heliostat.errors import CheckpointError
 from heliostat.predict import SharedPredictors
@@ -17,52 +19,59 @@ AskedPrecision = Literal["auto", "fp32", "bf16"]
 """Number format of the matrix products. `auto`: bf16 where this machine multiplies in it, and the golden answers come
 out right; else fp32."""
 
-
 _WARM_S = 2.0
 """How long a replica prepares its products before it takes requests."""
+Proven = TypeVar("Proven")
 
 
 def proven(folder: Path, threads: int, precision: AskedPrecision, most_tokens: int = 8192) -> Predictor:
     """A predictor that has answered its golden requests as when they were written. Raises CheckpointError."""
+    return _proven(partial(_alone, folder, threads, most_tokens), precision)
+
+
+def proven_together(
+    folders: Sequence[Path], threads: int, precision: AskedPrecision, most_tokens: int = 8192
+) -> SharedPredictors:
+    """The same of models that share an encoder. Raises CheckpointError, too, for those that cannot."""
+    return _proven(partial(_together, folders, threads, most_tokens), precision)
+
+
+def _proven(read: Callable[[Precision], Proven], precision: AskedPrecision) -> Proven:
+    # In a thread that ends. OpenMP keeps its threads for each thread that computed, and once they are more than cores
+    # those of the one that predicts fall asleep between two operations: 8 ms more for an answer of 6.
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(_in_one_format, read, precision).result()
+
+
+def _in_one_format(read: Callable[[Precision], Proven], precision: AskedPrecision) -> Proven:
     if precision == "auto" and multiplies_bf16():
         try:
-            return _proven(folder, threads, "bf16", most_tokens)
+            return read("bf16")
         except CheckpointError as error:
             log.warning("not in bf16: %s", error)
-    return _proven(folder, threads, "bf16" if precision == "bf16" else "fp32", most_tokens)
+    return read("bf16" if precision == "bf16" else "fp32")
 
 
-def _proven(folder: Path, threads: int, precision: Precision, most_tokens: int) -> Predictor:
-    from heliostat.encoders.products import warm
-    from heliostat.train.memory import keep_memory
-
+def _alone(folder: Path, threads: int, most_tokens: int, precision: Precision) -> Predictor:
     predictor = Predictor.load(folder, threads=threads, precision=precision)
-    keep_memory()
-    predictor.check_golden()
-    warm(predictor.model, most_tokens, _WARM_S)
+    _make_ready([predictor], most_tokens)
     return predictor
 
 
-def proven_together(folders: Sequence[Path], threads: int, precision: AskedPrecision) -> SharedPredictors:
-    """The same of models that share an encoder. Raises CheckpointError, too, for those that cannot."""
-    if precision == "auto" and multiplies_bf16():
-        try:
-            return _proven_together(folders, threads, "bf16")
-        except CheckpointError as error:
-            log.warning("not in bf16: %s", error)
-    return _proven_together(folders, threads, "bf16" if precision == "bf16" else "fp32")
+def _together(folders: Sequence[Path], threads: int, most_tokens: int, precision: Precision) -> SharedPredictors:
+    together = SharedPredictors.load(folders, threads=threads, precision=precision)
+    _make_ready(together.predictors, most_tokens)
+    return together
 
 
-def _proven_together(folders: Sequence[Path], threads: int, precision: Precision) -> SharedPredictors:
+def _make_ready(predictors: Sequence[Predictor], most_tokens: int) -> None:
     from heliostat.encoders.products import warm
     from heliostat.train.memory import keep_memory
 
-    together = SharedPredictors.load(folders, threads=threads, precision=precision)
     keep_memory()
-    for predictor in together.predictors:
+    for predictor in predictors:
         predictor.check_golden()
-    warm(together.predictors[0].model, 8192, _WARM_S)
-    return together
+    warm(predictors[0].model, most_tokens, _WARM_S)  # of several they are the same
 
 
 def multiplies_bf16() -> bool:
