@@ -114,7 +114,13 @@ def run(units: Sequence[Unit]) -> None:
     """
     from ray import serve as ray_serve
 
-    targets = [ray_serve.RunTarget(_application(unit), unit.app, unit.prefix) for unit in units]
+    run_targets([ray_serve.RunTarget(_application(unit), unit.app, unit.prefix) for unit in units])
+
+
+def run_targets(targets: Sequence[Any]) -> None:
+    """The same for applications that are built already (`ray.serve.RunTarget`)."""
+    from ray import serve as ray_serve
+
     if targets:
         ray_serve.run_many(targets, wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
 
@@ -147,7 +153,7 @@ def _application(unit: Unit) -> Any:
         logging_config=quiet(),
         **count,
     )
-    return _versioned(deployment, unit.code).bind(unit.plan)
+    return versioned(deployment, unit.code).bind(unit.plan)
 
 
 def run_index(names: Sequence[str], limits: Limits, access: Access) -> None:
@@ -162,11 +168,10 @@ def run_index(names: Sequence[str], limits: Limits, access: Access) -> None:
     index = ray_serve.deployment(
         Index, name="Index", ray_actor_options={"num_cpus": 0}, max_surge_percent=100, logging_config=quiet()
     )
-    target = ray_serve.RunTarget(_versioned(index, code).bind(handles, limits.model_dump(), access), INDEX, "/")
-    ray_serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
+    run_targets([ray_serve.RunTarget(versioned(index, code).bind(handles, limits.model_dump(), access), INDEX, "/")])
 
 
-def _versioned(deployment: Any, code: str) -> Any:
+def versioned(deployment: Any, code: str) -> Any:
     """With a version of ours: else Serve would start every replica anew at each call, whatever changed."""
     return deployment.options(version=code, _internal=True)
 

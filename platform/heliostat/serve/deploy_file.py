@@ -136,6 +136,8 @@ class DeploySettings(Settings):
     """Keep the version before an update loaded, in processes of its own, so that `rollback` takes effect at once."""
     startup_timeout_s: Seconds = 180.0
     """Seconds after which a model that does not answer yet has failed to start."""
+    gallery: bool = True
+    """A page with a tab a model, at /gallery, where `heliostat serve` serves it; it asks for a key where models do."""
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:

@@ -17,6 +17,8 @@ from heliostat.serve.switch import CanaryRoute, Routes, ShadowRoute
 
 INDEX = "_index"
 """The Serve application above several models; no model's name starts with '_'."""
+GALLERY, GALLERY_PATH = "_gallery", "/gallery"
+"""The Serve application of the pages of all models, and where it stands."""
 SILENT = {"lines": False}
 """What canaries and shadows note: nothing, as the version in use notes what they answer."""
 _ROOM = 4

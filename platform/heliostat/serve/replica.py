@@ -119,11 +119,16 @@ class Replica:
         """What this replica has counted."""
         return self._routes.metrics_text()
 
+    def recent(self) -> dict[str, Any]:
+        """What this replica answered in the last minute, and the versions that stand beside it, for the gallery."""
+        beside = {"canary": self._now.canary, "shadow": self._now.shadow}
+        return {**self._routes.recent(), **{kind: route.version for kind, route in beside.items() if route}}
+
     async def _metrics_of_replicas(self) -> list[bytes]:
         """The metrics of every replica, a canary's and a shadow's too: a scrape reaches one, whichever it is."""
         beside = [route.app for route in (self._now.canary, self._now.shadow) if route]
         apps = [serve.get_replica_context().app_name, *beside]
-        own, *others = await asyncio.gather(*(_every_answer(self._handle(app), "own_metrics") for app in apps))
+        own, *others = await asyncio.gather(*(every_answer(self._handle(app), "own_metrics") for app in apps))
         return [text for texts in (own or [self.own_metrics()], *others) for text in texts]
 
     def _handle(self, app: str) -> Any:
@@ -178,7 +183,7 @@ class Index:
             answer.cancel()
 
 
-async def _every_answer(handle: Any, method: str) -> list[Any]:
+async def every_answer(handle: Any, method: str) -> list[Any]:
     """What each replica behind a handle answers; one that does not is left out."""
     try:
         answers = await handle.broadcast(method).results_async(timeout_s=ANSWER_S, return_exceptions=True)

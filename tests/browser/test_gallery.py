@@ -1,0 +1,108 @@
+"""The gallery on a real Ray Serve, in a real Chromium: five domains, a stranger's among them, signed in and refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+SAMPLES = {
+    "sentiment": "meh",
+    "medical": "Greenstick fracture of the left radius",
+    "finance": "Corner Cafe, Miami: $50,000",
+    "translation": "",
+    "wear": "",
+}
+"""The domains, and what of a sample is clicked on; the first one where nothing stands."""
+
+
+class Standing(NamedTuple):
+    deployment: Any
+    key: str
+    keys: Path
+
+
+@pytest.fixture(scope="module")
+def standing(home: Path, stranger: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
+    """Five models that were trained for moments, served with keys, the gallery beside them."""
+    from heliostat.demo.served import gallery
+    from heliostat.models import ModelStore
+    from heliostat.run import load
+    from heliostat.serve.deployment import deploy
+    from heliostat.serve.keys import new_key
+    from heliostat.train.launch import train
+
+    for domain in SAMPLES:
+        result = train(load(f"{domain}/tiny", ["data.engine=local", "train.max_steps=3"]))
+        ModelStore().add(f"{domain}-shown", result.checkpoint, run_id=result.run_id, data_key="tiny", scores={})
+    keys = tmp_path_factory.mktemp("gallery") / "keys.json"
+    key = new_key(keys, "ada")
+    with deploy(settings(keys, SAMPLES), page=gallery) as deployment:
+        yield Standing(deployment, key, keys)
+
+
+def settings(keys: Path, domains: Any) -> Any:
+    from heliostat.serve.deploy_file import check_deployment
+
+    return check_deployment({"models": [f"{each}-shown" for each in domains], "port": 0, "keys": str(keys)})
+
+
+def signed_in(visited: Any, standing: Standing) -> None:
+    visited.page.locator("#key").fill(standing.key)
+    visited.page.get_by_role("button", name="Sign in").click()
+    visited.see("#strip", "version 1", seconds=60)
+
+
+def test_a_wrong_key_is_refused(standing: Standing, visit: Callable[[str], Any]) -> None:
+    visited = visit(standing.deployment.gallery)
+    assert visited.page.url.endswith("/gallery/sign-in")
+    visited.page.locator("#key").fill("heliostat_not-this-one")
+    visited.page.get_by_role("button", name="Sign in").click()
+    visited.see(".refused", "This is no valid key of this deployment.")
+    visited.keep("gallery-sign-in")
+    assert not visited.page.locator("#strip").count()
+    assert "heliostat_not-this-one" not in "".join(visited.asked)
+
+
+def test_five_tabs_answer_under_their_status(standing: Standing, visit: Callable[[str], Any]) -> None:
+    visited = visit(standing.deployment.gallery)
+    signed_in(visited, standing)
+    cards = visited.page.locator("#strip [data-tab]")
+    assert [card.get_attribute("data-tab") for card in cards.all()] == [f"{domain}-shown" for domain in SAMPLES]
+    for domain, sample in SAMPLES.items():
+        visited.tab = f"{domain}-shown-"
+        visited.page.locator(f'#strip [data-tab="{domain}-shown"]').click()
+        if sample:
+            visited.pick(sample)
+        else:
+            visited.page.locator(f"#{visited.tab}samples button").first.click()
+            visited.see(f"#{visited.tab}facts", f"{domain}-shown version 1", seconds=60)
+    visited.see('#strip [data-tab="wear-shown"]', re.compile(r"p50.*[1-9]\d* a minute", re.DOTALL))
+    visited.see("#wear-shown-picture", "")
+    visited.page.set_viewport_size({"width": 1280, "height": 900})
+    visited.page.locator('#strip [data-tab="medical-shown"]').click()
+    visited.keep("gallery")
+    visited.page.set_viewport_size({"width": 390, "height": 844})
+    assert visited.page.evaluate("document.documentElement.scrollWidth") == 390
+    visited.keep("gallery-390")
+    assert standing.key not in "".join(visited.asked)
+
+
+def test_the_tabs_follow_an_update_and_signing_out_closes_them(standing: Standing, visit: Callable[[str], Any]) -> None:
+    visited = visit(standing.deployment.gallery)
+    signed_in(visited, standing)
+    change = {"port": standing.deployment.settings.port}
+    left = [domain for domain in SAMPLES if domain != "finance"]
+    standing.deployment.update(settings(standing.keys, left).model_copy(update=change))
+    visited.see("#top .changed", "The models have changed.")
+    visited.page.get_by_role("link", name="Load the page again.").click()
+    visited.see("#strip", "version 1", seconds=60)
+    tabs = visited.page.get_by_role("tab")
+    assert {tab.inner_text() for tab in tabs.all()} == {f"{domain}-shown" for domain in left}
+    visited.page.get_by_role("button", name="Sign out").click()
+    visited.page.wait_for_url("**/gallery/sign-in")
+    visited.page.goto(standing.deployment.gallery)
+    assert visited.page.url.endswith("/gallery/sign-in")
