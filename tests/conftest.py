@@ -101,7 +101,7 @@ evaluate: {resamples: 50}
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stranger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The package `wear` of a stranger in a folder of its own: one module, a run, a log of 160 machines."""
     site = tmp_path_factory.mktemp("stranger")

@@ -109,8 +109,8 @@ def routes(served: Served) -> list[tuple[str, str]]:
     found = [(method.upper(), path) for path, methods in described.items() for method in methods]
     found += [("GET", path) for path in ("/docs", "/openapi.json", "/metrics", "/v1/models", f"/v1/models/{NAME}")]
     found += [("POST", f"/v1/models/{NAME}:stream"), ("GET", "/nowhere"), ("GET", "/"), ("GET", "/-/routes")]
-    found += [("GET", "/gallery"), ("GET", "/gallery/"), ("GET", "/gallery/status"), ("GET", "/gallery/assets/index.js")]
-    found += [("POST", "/gallery/gradio_api/queue/join"), ("GET", "/gallery/gradio_api/queue/data")]
+    found += [("GET", f"/gallery{path}") for path in ("", "/", "/status", "/assets/a.js", "/gradio_api/queue/data")]
+    found += [("POST", "/gallery/gradio_api/queue/join")]
     found += [(method, f"/v1/models/{NAME}:predict") for method in ("GET", "PUT", "DELETE", "OPTIONS", "PATCH")]
     return sorted({*found, *(("GET", path) for path in OPEN_PATHS)})
 

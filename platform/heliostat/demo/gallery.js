@@ -4,10 +4,15 @@
 
   // The card of the open tab is marked.
   const mark = () => {
-    const open = find('button[role="tab"][aria-selected="true"]');
+    const open = [...document.querySelectorAll("#tabs > .tabitem, #tabs .tabitem")].find((each) => each.offsetParent !== null);
     for (const card of document.querySelectorAll("#strip [data-tab]"))
-      card.classList.toggle("open", open !== null && open.id === `tab-${card.dataset.tab}-button`);
+      card.classList.toggle("open", open?.id === `tab-${card.dataset.tab}`);
   };
+
+  // Where the window is narrow, the buttons of some tabs stand in a menu.
+  const buttonOf = (name) =>
+    document.getElementById(`tab-${name}-button`) ??
+    [...document.querySelectorAll("#tabs .overflow-dropdown button")].find((each) => each.textContent.trim() === name);
 
   const isOther = (models) =>
     models.length !== Object.keys(versions).length ||
@@ -42,8 +47,8 @@
 
   document.addEventListener("click", (event) => {
     const card = event.target.closest?.("[data-tab]");
-    if (card) document.getElementById(`tab-${card.dataset.tab}-button`)?.click();
-    if (card || event.target.closest?.('[role="tab"]')) setTimeout(mark, 50);
+    if (card) buttonOf(card.dataset.tab)?.click();
+    if (card || event.target.closest?.("#tabs button")) setTimeout(mark, 50);
   });
   document.addEventListener("visibilitychange", look);
   const begin = setInterval(() => find("#strip") && (clearInterval(begin), look(), setInterval(look, 3000)), 50);

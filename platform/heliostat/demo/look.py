@@ -13,6 +13,7 @@ _THEME = gr.themes.Soft(font=_FONTS, font_mono=["ui-monospace", "monospace"])
 
 _CSS = """
 .hs-notice { border-left: 4px solid #c77700; background: #fff7e8; padding: .6rem .9rem; border-radius: 4px; }
+.hs-notice .hs-notice { border: 0; padding: 0; background: none; }
 .hs-notice * { color: #5c3b00; }
 .hs-answer h2 { font-size: 1.5rem; line-height: 1.25; text-align: left; padding-left: 0; padding-right: 0; }
 .hs-answer .label, .hs-answer .text { font-family: system-ui, sans-serif; }
