@@ -18,8 +18,8 @@ from heliostat.serve.plans import GALLERY_PATH
 _TOP = """
 <header><span class="brand"><svg viewBox="0 0 32 32" width="26" height="26" aria-hidden="true">
 <circle cx="16" cy="13" r="6" fill="#f59e0b"/><path d="M3 23 L29 17 L29 20.5 L3 26.5 Z" fill="#6366f1"/></svg>
-Heliostat</span><span class="who" hidden><span class="long">signed in as</span> <b></b><form method="post" action="{path}/sign-out">
-<button type="submit">Sign out</button></form></span></header>
+Heliostat</span><span class="who" hidden><span class="long">signed in as</span> <b></b>
+<form method="post" action="{path}/sign-out"><button type="submit">Sign out</button></form></span></header>
 <div class="changed" role="status" hidden>The models have changed. <a href="{path}/">Load the page again.</a></div>
 <div id="strip" aria-label="How the models stand">{waiting}</div>
 """
