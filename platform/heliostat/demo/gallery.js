@@ -4,15 +4,13 @@
 
   // The card of the open tab is marked.
   const mark = () => {
-    const open = [...document.querySelectorAll("#tabs > .tabitem, #tabs .tabitem")].find((each) => each.offsetParent !== null);
-    for (const card of document.querySelectorAll("#strip [data-tab]"))
-      card.classList.toggle("open", open?.id === `tab-${card.dataset.tab}`);
+    const open = find('#tabs button[role="tab"][aria-selected="true"]');
+    for (const card of document.querySelectorAll("#strip [data-tab]")) {
+      const isOpen = open?.id === `tab-${card.dataset.tab}-button`;
+      card.classList.toggle("open", isOpen);
+      card.setAttribute("aria-pressed", isOpen);
+    }
   };
-
-  // Where the window is narrow, the buttons of some tabs stand in a menu.
-  const buttonOf = (name) =>
-    document.getElementById(`tab-${name}-button`) ??
-    [...document.querySelectorAll("#tabs .overflow-dropdown button")].find((each) => each.textContent.trim() === name);
 
   const isOther = (models) =>
     models.length !== Object.keys(versions).length ||
@@ -47,7 +45,7 @@
 
   document.addEventListener("click", (event) => {
     const card = event.target.closest?.("[data-tab]");
-    if (card) buttonOf(card.dataset.tab)?.click();
+    if (card) document.getElementById(`tab-${card.dataset.tab}-button`)?.click();
     if (card || event.target.closest?.("#tabs button")) setTimeout(mark, 50);
   });
   document.addEventListener("visibilitychange", look);

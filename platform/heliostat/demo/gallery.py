@@ -36,7 +36,7 @@ def build_gallery(clients: Clients, abouts: Abouts) -> gr.Blocks:
     with gr.Blocks(title="Heliostat", analytics_enabled=False, elem_id="gallery") as page:
         waiting = "".join(_WAITING.format(name=escape(name)) for name in abouts)
         gr.HTML(_TOP.format(path=GALLERY_PATH, waiting=waiting), elem_id="top", padding=False)
-        with gr.Tabs(elem_id="tabs"):
+        with gr.Tabs(overflow_behavior="wrap", elem_id="tabs"):
             for name, about in abouts.items():
                 with gr.Tab(name, id=name, elem_id=f"tab-{name}"):
                     _draw_tab(clients, name, about)
