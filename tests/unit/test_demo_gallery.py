@@ -112,11 +112,20 @@ def page(client: TestClient) -> str:
 def asked(client: TestClient, mark: str, text: str) -> str:
     """What the page shows when its button is clicked, told as its own script asks."""
     base = f"/gallery/{mark}/gradio_api/queue"
-    functions = json.loads(json.dumps(client.get(f"/gallery/{mark}/config").json()["dependencies"]))
+    functions = client.get(f"/gallery/{mark}/config").json()["dependencies"]
     number = next(each["id"] for each in functions if each["api_name"] == "ask-colour")
     body = {"data": [text], "fn_index": number, "session_hash": "abc", "trigger_id": None}
     assert client.post(f"{base}/join", json=body).status_code == 200
     return client.get(f"{base}/data", params={"session_hash": "abc"}).text
+
+
+def routes_in(app: Any) -> Iterator[APIRoute]:
+    """Every route of an application, those of routers that it includes too."""
+    for route in app.routes:
+        if isinstance(route, APIRoute):
+            yield route
+        elif hasattr(route, "original_router"):
+            yield from routes_in(route.original_router)
 
 
 def test_nobody_comes_in_without_a_key(client: TestClient) -> None:
@@ -140,7 +149,7 @@ def test_a_key_opens_it_and_is_in_no_cookie_and_no_address(client: TestClient, k
     cookie = let_in.headers["set-cookie"]
     assert {"HttpOnly", "SameSite=Strict", "Path=/gallery"} <= set(cookie.split("; "))
     assert key not in cookie
-    assert "Secure" in sign_in(client, key, **{"X-Forwarded-Proto": "https"}).headers["set-cookie"]
+    page(client)
     assert key not in client.get("/gallery/", headers=HTML).text
     told = client.get("/gallery/status").json()
     assert told["key"] == "web"
@@ -148,6 +157,8 @@ def test_a_key_opens_it_and_is_in_no_cookie_and_no_address(client: TestClient, k
     assert key not in json.dumps(told)
     assert client.post(SIGN_OUT).headers["location"] == SIGN_IN
     assert client.get("/gallery/status").status_code == 401
+    behind_tls = sign_in(client, key, **{"X-Forwarded-Proto": "https"})
+    assert behind_tls.headers["set-cookie"].endswith("; Secure")
 
 
 def test_every_route_of_the_page_is_closed(client: TestClient, house: House, key: str) -> None:
@@ -156,7 +167,7 @@ def test_every_route_of_the_page_is_closed(client: TestClient, house: House, key
     assert house.gallery is not None
     mounted: Any = house.gallery._editions.app(mark)
     inner = next(route.app for route in mounted.routes if hasattr(route, "app") and route.path.endswith(mark))
-    found = [(method, route.path) for route in inner.routes if isinstance(route, APIRoute) for method in route.methods]
+    found = sorted({(method, route.path) for route in routes_in(inner) for method in route.methods})
     assert len(found) > 40
     client.cookies.clear()
     for base in (f"/gallery/{mark}", "/gallery"):
@@ -167,7 +178,7 @@ def test_every_route_of_the_page_is_closed(client: TestClient, house: House, key
     opened = set()
     for method, path in found:
         answer = client.request(method, f"/gallery/{mark}{re.sub('{[^}]*}', 'x', path)}", timeout=20)
-        if "unknown_route" not in answer.text:
+        if answer.status_code != 404 or (answer.text and "unknown_route" not in answer.text):
             opened.add(path.rstrip("/"))
     unneeded = re.compile("upload|file|proxy|monitor|runs|history|call|vibe|/stream/|component")
     assert [path for path in opened if unneeded.search(path)] == []
