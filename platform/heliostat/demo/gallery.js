@@ -2,11 +2,12 @@
   const { path, versions } = SETTINGS;
   const find = (selector) => document.querySelector(selector);
 
+  const selected = () => find('#tabs button[role="tab"][aria-selected="true"]')?.id;
+
   // The card of the open tab is marked.
-  const mark = () => {
-    const open = find('#tabs button[role="tab"][aria-selected="true"]');
+  const mark = (open) => {
     for (const card of document.querySelectorAll("#strip [data-tab]")) {
-      const isOpen = open?.id === `tab-${card.dataset.tab}-button`;
+      const isOpen = open === `tab-${card.dataset.tab}-button`;
       card.classList.toggle("open", isOpen);
       card.setAttribute("aria-pressed", isOpen);
     }
@@ -27,7 +28,7 @@
     who.hidden = !told.key;
     who.querySelector("b").textContent = told.key;
     find("#top .changed").hidden = !isOther(told.models);
-    mark();
+    mark(selected());
   };
 
   const look = async () => {
@@ -44,9 +45,10 @@
   };
 
   document.addEventListener("click", (event) => {
-    const card = event.target.closest?.("[data-tab]");
+    const card = event.target.closest?.("#strip [data-tab]");
     if (card) document.getElementById(`tab-${card.dataset.tab}-button`)?.click();
-    if (card || event.target.closest?.("#tabs button")) setTimeout(mark, 50);
+    const tab = event.target.closest?.('#tabs button[role="tab"]');
+    if (tab) mark(tab.id);
   });
   document.addEventListener("visibilitychange", look);
   const begin = setInterval(() => find("#strip") && (clearInterval(begin), look(), setInterval(look, 3000)), 50);
