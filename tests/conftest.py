@@ -87,6 +87,40 @@ def tiny_plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield "tiny"
 
 
+_WEAR = Path(__file__).parent / "plugins" / "components" / "wear.py"
+_WEAR_TINY = """
+name: wear
+data:
+  adapter: {type: wear.log}
+  source: package:heliostat_wear/log.csv
+  split: {by: hash, key: [machine], valid: 0.2, test: 0.2}
+encoder: {type: wear.waves, dim: 8}
+head: {type: wear.grade}
+train: {epochs: 20, lr: 2e-2, tokens_per_batch: 400, precision: fp32}
+evaluate: {resamples: 50}
+"""
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The package `wear` of a stranger in a folder of its own: one module, a run, a log of 160 machines."""
+    site = tmp_path_factory.mktemp("stranger")
+    folder = site / "heliostat_wear"
+    (folder / "runs").mkdir(parents=True)
+    (folder / "__init__.py").write_text(_WEAR.read_text(encoding="utf-8"), encoding="utf-8")
+    (folder / "runs" / "tiny.yaml").write_text(_WEAR_TINY, encoding="utf-8")
+    dice = random.Random(5)
+    lines = ["machine,readings,grade"]
+    for machine in range(160):  # they shake more as they wear
+        grade = machine % 4
+        readings = [dice.gauss(0.0, 0.3 + 0.5 * grade) for _ in range(dice.randint(4, 30))]
+        lines.append(f"m{machine},{' '.join(f'{each:.2f}' for each in readings)},{grade}")
+    (folder / "log.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_dist_info(site, "wear", "heliostat_wear:register")
+    with on_path(site):
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tiny_plugin: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole checkpoint of tiny.mood over core.text (32 wide, untrained weights), with golden answers and a state."""

@@ -29,30 +29,32 @@ class Visit:
     page: Any
     asked: list[str]
     """Every address that the page loaded from."""
+    tab: str = ""
+    """What stands before each id of the model whose tab is open in the gallery."""
 
     def fill(self, field: str, words: str) -> None:
         """Write into a field of the form."""
-        self.page.locator(f"#field-{field} :is(textarea, input)").fill(words)
+        self.page.locator(f"#{self.tab}field-{field} :is(textarea, input)").fill(words)
 
     def value(self, field: str) -> str:
         """What stands in a field of the form."""
-        return str(self.page.locator(f"#field-{field} :is(textarea, input)").input_value())
+        return str(self.page.locator(f"#{self.tab}field-{field} :is(textarea, input)").input_value())
 
     def pick(self, sample: str) -> None:
         """Click on a sample, which fills the form and asks, and wait for the answer."""
-        self.page.locator("#samples").get_by_text(sample).click()
+        self.page.locator(f"#{self.tab}samples").get_by_text(sample).click()
         self._answered()
 
     def ask(self) -> None:
         """Click on the button and wait for the answer."""
-        self.page.locator("#ask").click()
+        self.page.locator(f"#{self.tab}ask").click()
         self._answered()
 
     def refused(self, why: str) -> None:
         """Click on the button and wait for the sentence that pops up."""
-        self.page.locator("#ask").click()
+        self.page.locator(f"#{self.tab}ask").click()
         self.see(".toast-wrap", why, seconds=60)
-        self.see("#facts", why)
+        self.see(f"#{self.tab}facts", why)
 
     def changes(self, place: str, before: str) -> None:
         """Wait until a place of the page no longer holds the words that stood there."""
@@ -71,7 +73,7 @@ class Visit:
         self.page.screenshot(path=str(ARTIFACTS / f"demo-{name}.png"), full_page=True)
 
     def _answered(self) -> None:
-        self.see("#facts", re.compile(r"version \d+ in \d+ ms"), seconds=60)
+        self.see(f"#{self.tab}facts", re.compile(r"version \d+ in \d+ ms"), seconds=60)
 
 
 @pytest.fixture(scope="session")
@@ -131,7 +133,7 @@ def shown(url: str, name: str, token: str | None = None) -> Iterator[str]:
     from heliostat.demo.launch import opened
     from heliostat.serve.client import Client
 
-    with Client(url, token=token) as client, opened(client, [name]) as page:
+    with Client(url, token=token) as client, opened(client, name) as page:
         yield page
 
 

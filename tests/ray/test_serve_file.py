@@ -109,6 +109,8 @@ def routes(served: Served) -> list[tuple[str, str]]:
     found = [(method.upper(), path) for path, methods in described.items() for method in methods]
     found += [("GET", path) for path in ("/docs", "/openapi.json", "/metrics", "/v1/models", f"/v1/models/{NAME}")]
     found += [("POST", f"/v1/models/{NAME}:stream"), ("GET", "/nowhere"), ("GET", "/"), ("GET", "/-/routes")]
+    found += [("GET", f"/gallery{path}") for path in ("", "/", "/status", "/assets/a.js", "/gradio_api/queue/data")]
+    found += [("POST", "/gallery/gradio_api/queue/join")]
     found += [(method, f"/v1/models/{NAME}:predict") for method in ("GET", "PUT", "DELETE", "OPTIONS", "PATCH")]
     return sorted({*found, *(("GET", path) for path in OPEN_PATHS)})
 
@@ -181,6 +183,19 @@ def test_a_keys_rate_counts_over_all_replicas(served: Served) -> None:
     refused = next(answer for answer in answers if answer.status_code == 429)
     assert int(refused.headers["retry-after"]) >= 1
     assert refused.json()["error"]["code"] == "too_many_requests"
+
+
+def test_the_gallery_is_said_and_opened_by_a_key(served: Served) -> None:
+    url = next(line.split()[1] for line in served.said if line.startswith("gallery"))
+    with httpx.Client(base_url=served.url, trust_env=False, timeout=60, follow_redirects=True) as browser:
+        browser.headers["Accept"] = "text/html"
+        assert 'type="password"' in browser.get(url).text
+        assert "This is no valid key" in browser.post("/gallery/sign-in", data={"key": "wrong"}).text
+        page = browser.post("/gallery/sign-in", data={"key": served.key}).text
+        assert "medical-chapters" in page
+        assert served.key not in page
+        told = browser.get("/gallery/status").json()
+    assert {each["name"]: each["replicas"] for each in told["models"]} == {NAME: 2, "medical-chapters": 1}
 
 
 def test_secrets_and_texts_stand_nowhere(served: Served) -> None:

@@ -18,4 +18,4 @@ def command(
     """Open a page that asks a served model: a form, examples, the answer, and a way to correct it."""
     from heliostat.demo.launch import launch
 
-    launch([name], url=url, host=host, port=port, token_file=token_file)
+    launch(name, url=url, host=host, port=port, token_file=token_file)

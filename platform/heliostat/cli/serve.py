@@ -137,6 +137,8 @@ def _print_status(told: dict[str, Any]) -> None:
     console = Console()
     console.print(f"{told['url']}  since {told['since']}, process {told['pid']}, log {told['log']}", soft_wrap=True)
     console.print(table)
+    if told.get("gallery"):
+        console.print(f"gallery {told['gallery']}", soft_wrap=True)
 
 
 def _compared(kind: str, told: dict[str, Any]) -> str:

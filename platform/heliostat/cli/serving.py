@@ -114,10 +114,11 @@ def _detach(words: list[str]) -> None:
 
 
 def _serve(order: _Order, settings: DeploySettings, token_file: Path | None, asked: _Asked) -> None:
+    from heliostat.demo.served import gallery
     from heliostat.serve.control import desk
     from heliostat.serve.deployment import deploy
 
-    with deploy(settings, token_file=token_file, on_step=asked.check) as deployment:
+    with deploy(settings, token_file=token_file, on_step=asked.check, page=gallery) as deployment:
         print(_greeting(deployment, token_file), flush=True)
         with desk(deployment.url, deployment.status) as errands:
             while True:
@@ -228,6 +229,8 @@ def _greeting(deployment: Deployment, token_file: Path | None) -> str:
     """Where the models answer, and a line to try each with."""
     lines = [f"{served.name} version {served.version} answers at {deployment.url}" for served in deployment.models]
     lines += [f"docs      {deployment.url}/docs", f"log       {deployment.log}"]
+    if deployment.gallery:
+        lines.insert(-1, f"gallery   {deployment.gallery}  (a page for people)")
     if token_file:
         lines.append(f"token     in {token_file}")
     if deployment.settings.keys:

@@ -31,7 +31,7 @@ Choices = Mapping[str, Sequence[tuple[str, str]]]
 """For list fields what may be picked: (what is shown, what is sent)."""
 
 
-def build_form(schema: Mapping[str, Any], choices: Choices | None = None) -> list[FormField]:
+def build_form(schema: Mapping[str, Any], choices: Choices | None = None, prefix: str = "") -> list[FormField]:
     """Controls for the properties of a record, made inside the current Blocks; many of them stand side by side.
 
     A field that may be left out and has one value only asks for nothing, so it gets none.
@@ -46,7 +46,9 @@ def build_form(schema: Mapping[str, Any], choices: Choices | None = None) -> lis
     found: list[FormField] = []
     for start in range(0, len(asked), width):
         with gr.Row() if width > 1 else nullcontext():
-            found += [_field(name, titles[name], rules[name], offered.get(name)) for name in asked[start:][:width]]
+            for name in asked[start:][:width]:
+                words = {"label": titles[name], "elem_id": f"{prefix}field-{name}"}
+                found.append(_field(name, words, rules[name], offered.get(name)))
     return found
 
 
@@ -62,8 +64,10 @@ def _resolved(schema: Mapping[str, Any], rule: Mapping[str, Any]) -> Mapping[str
     return {**options[0], **rule} if len(options) == 1 else rule
 
 
-def _field(name: str, title: str, rule: Mapping[str, Any], choices: Sequence[tuple[str, str]] | None) -> FormField:
-    words: dict[str, Any] = {"label": title, "info": rule.get("description"), "elem_id": f"field-{name}"}
+def _field(
+    name: str, words: dict[str, Any], rule: Mapping[str, Any], choices: Sequence[tuple[str, str]] | None
+) -> FormField:
+    words["info"] = rule.get("description")
     kind = rule.get("type")
     if choices and kind == "array":
         pick = {"choices": list(choices), "value": [], "multiselect": True, "allow_custom_value": True}

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from heliostat.component import Row
+from heliostat.demo.look import named
 from heliostat.plugin import Demo
 from heliostat.serve.client import Client
 
@@ -23,10 +24,10 @@ FAINTEST = 0.05
 _WORD = re.compile(r"\S+\s*")
 
 
-def draw_marks() -> gr.HighlightedText:
+def draw_marks(prefix: str = "") -> gr.HighlightedText:
     """The component, hidden until there is something to mark; it stands where `render` is called."""
     look: dict[str, Any] = {"show_legend": True, "combine_adjacent": False, "render": False}
-    return gr.HighlightedText(label="Marked", visible=False, elem_id="marks", **look)
+    return gr.HighlightedText(label="Marked", visible=False, **named("marks", prefix), **look)
 
 
 def marks_of(client: Client, name: str, demo: Demo, record: Row, prediction: Row) -> gr.HighlightedText:

@@ -153,6 +153,11 @@ class ModelRoutes:
         """Counters of this replica in the text format of Prometheus."""
         return self._watch.metrics.text()
 
+    def recent(self) -> dict[str, Any]:
+        """The version, how many requests wait, and what was answered in the last minute (`Recent.told`)."""
+        about = {"version": self._served.version, "ready": self.is_ready, "waiting": len(self._queue)}
+        return {**about, **self._watch.recent.told()}
+
     async def _all_metrics(self) -> bytes:
         if self.metrics_of_replicas is None:
             return self.metrics_text()

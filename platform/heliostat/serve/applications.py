@@ -125,6 +125,13 @@ def run(units: Sequence[Unit], whole: Mapping[str, Unit]) -> None:
     targets = [ray_serve.RunTarget(_application(unit), unit.app, unit.prefix) for unit in units if not unit.is_shared]
     if any(unit.is_shared for unit in units):
         targets.append(ray_serve.RunTarget(_shared_application(whole), SHARED, "/"))
+    run_targets(targets)
+
+
+def run_targets(targets: Sequence[Any]) -> None:
+    """The same for applications that are built already (`ray.serve.RunTarget`)."""
+    from ray import serve as ray_serve
+
     if targets:
         ray_serve.run_many(targets, wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
 
@@ -184,7 +191,7 @@ def _deployment(kind: type, unit: Unit, limits: Mapping[str, Any], told: Mapping
         logging_config=quiet(),
         **count,
     )
-    return _versioned(deployment, code)
+    return versioned(deployment, code)
 
 
 def run_index(names: Sequence[str], limits: Limits, access: Access) -> None:
@@ -199,11 +206,10 @@ def run_index(names: Sequence[str], limits: Limits, access: Access) -> None:
     index = ray_serve.deployment(
         Index, name="Index", ray_actor_options={"num_cpus": 0}, max_surge_percent=100, logging_config=quiet()
     )
-    target = ray_serve.RunTarget(_versioned(index, code).bind(handles, limits.model_dump(), access), INDEX, "/")
-    ray_serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
+    run_targets([ray_serve.RunTarget(versioned(index, code).bind(handles, limits.model_dump(), access), INDEX, "/")])
 
 
-def _versioned(deployment: Any, code: str) -> Any:
+def versioned(deployment: Any, code: str) -> Any:
     """With a version of ours: else Serve would start every replica anew at each call, whatever changed."""
     return deployment.options(version=code, _internal=True)
 

@@ -175,6 +175,8 @@ class DeploySettings(Settings):
     """Seconds after which a model that does not answer yet has failed to start."""
     shared: SharedSettings | None = None
     """Models with adapters on the same base, which share a process and one pass, as [tone, topic]."""
+    gallery: bool = True
+    """A page with a tab a model, at /gallery, where `heliostat serve` serves it; it asks for a key where models do."""
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:

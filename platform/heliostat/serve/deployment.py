@@ -23,13 +23,18 @@ from heliostat.serve.deploy_file import DeploySettings, ModelSettings, ReplicaRa
 from heliostat.serve.guard import Access
 from heliostat.serve.keys import read_keys
 from heliostat.serve.limits import Limits
-from heliostat.serve.plans import INDEX, Unit, canary_app, shadow_app
+from heliostat.serve.plans import GALLERY, GALLERY_PATH, INDEX, Unit, canary_app, shadow_app
 from heliostat.serve.schema import Served
 from heliostat.serve.sharing import check_bases
 from heliostat.serve.token import allowed_hosts, check_address, digest, read_token
 
 if TYPE_CHECKING:
     from heliostat.serve.proven import AskedPrecision
+
+
+Page = Callable[[str, Limits, Access, Mapping[str, str]], Any]
+"""(address, limits, who may ask, the Serve application of each model) -> what Serve runs at `/gallery`, as
+`heliostat.demo.served.gallery`."""
 
 
 def _nothing() -> None:
@@ -54,6 +59,12 @@ class Deployment:
     _units: dict[str, Unit] = field(repr=False, default_factory=dict)
     _previous: dict[str, Unit] = field(repr=False, default_factory=dict)
     """What a model was before it was updated last."""
+    _page: Page | None = field(repr=False, default=None)
+
+    @property
+    def gallery(self) -> str | None:
+        """Where a page with a tab a model stands; None where there is none."""
+        return f"{self.url}{GALLERY_PATH}" if self._page and self.settings.gallery else None
 
     def update(self, settings: DeploySettings, *, on_step: Callable[[], None] = _nothing) -> list[str]:
         """Become what `settings` say while answering; aliases are read anew. What changed, a sentence each.
@@ -109,11 +120,21 @@ class Deployment:
         self._previous |= {unit.app: unit for unit in before}
         self._units, self.settings = dict(wanted), target.settings
         self.models = tuple(wanted[name].plan.served for name in releases.names_of(wanted))
+        self._show()
         if keeps and target.settings.keep_previous:
             keepers = [releases.kept(unit) for unit in before]
             applications.run(keepers, {})
             self._units |= {unit.app: unit for unit in keepers}
         return releases.told(old, wanted, {app: applications.title(app) for app in (*old, *wanted)})
+
+    def _show(self) -> None:
+        """Start the gallery, or tell it which models there are now. Nobody waits for it: models answer without it."""
+        if self._page and self.gallery:
+            access = self._units[self.models[0].name].plan.access
+            places = {served.name: self._units[served.name].application for served in self.models}
+            applications.run_targets([self._page(self.url, self.settings.limits, access, places)])
+        elif GALLERY in applications.standing():
+            applications.remove([GALLERY])
 
     def _run(self, target: releases.Target, changed: Sequence[Unit], on_step: Callable[[], None]) -> None:
         """Start and change applications: those that others lead requests to come first."""
@@ -152,7 +173,8 @@ class Deployment:
                     state = standing.get(app, {}).get("state", "unknown")
                     row[kind] = {"version": route.version, "percent": route.percent, "state": state, **about}
             models.append(row)
-        return {"url": self.url, "pid": os.getpid(), "log": str(self.log), "models": models}
+        about = {"url": self.url, "gallery": self.gallery, "pid": os.getpid(), "log": str(self.log)}
+        return {**about, "models": models}
 
     def describe(self, name: str) -> dict[str, Any]:
         """As `GET /v1/models/<name>`, asked without HTTP and so without a key."""
@@ -207,9 +229,16 @@ def serve(
 
 
 def deploy(
-    settings: DeploySettings, *, token_file: Path | None = None, on_step: Callable[[], None] = _nothing
+    settings: DeploySettings,
+    *,
+    token_file: Path | None = None,
+    on_step: Callable[[], None] = _nothing,
+    page: Page | None = None,
 ) -> Deployment:
-    """Serve what `settings` (a deployment file's) say until `stop` is called; otherwise as `serve`."""
+    """Serve what `settings` (a deployment file's) say until `stop` is called; otherwise as `serve`.
+
+    `page` makes the gallery, where the settings want one: `heliostat.demo.served.gallery`.
+    """
     if token_file and settings.keys:
         raise ServeError("a token and keys were given. Keep one of them: --token-file, or --keys (`keys:` in a file).")
     check_address(settings.host, has_token=bool(token_file or settings.keys))
@@ -224,7 +253,7 @@ def deploy(
     try:
         cores = ending.enter_context(applications.serving_ray(log))
         on_step()
-        deployment = Deployment(url, (), token, log, ending, settings, cores)
+        deployment = Deployment(url, (), token, log, ending, settings, cores, _page=page)
         ending.callback(applications.start(settings.host, port, [settings.limits_of(each) for each in settings.models]))
         on_step()
         deployment._become(releases.Target(settings, plans.units_of(settings, found, access, cores, {})), on_step)

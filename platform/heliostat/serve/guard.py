@@ -72,6 +72,7 @@ class Guard:
         access: Access,
         answered: Callable[[Scope, int, float], None],
         take: Take | None = None,
+        open_paths: frozenset[str] = OPEN_PATHS,
     ) -> None:
         self._app = app
         self._limits = limits
@@ -79,6 +80,7 @@ class Guard:
         self._answered = answered
         self._ring = access.ring()
         self._allowance = Allowance(take or _alone())
+        self._open_paths = open_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or refuse it."""
@@ -106,7 +108,7 @@ class Guard:
         headers = Headers(scope=scope)
         if self._access.hosts is not None and _host(headers.get("host", "")) not in self._access.hosts:
             raise Refusal(400, "unknown_host", "This deployment does not answer to the name in the Host header.")
-        if self._ring is not None and scope["path"] not in OPEN_PATHS:
+        if self._ring is not None and scope["path"] not in self._open_paths:
             self._check_key(scope, headers, self._ring)
         length = headers.get("content-length")
         if length is not None and not (length.isascii() and length.isdigit()):

@@ -87,10 +87,15 @@ class ServedModel:
         beside = [route.app for route in (self._now.canary, self._now.shadow) if route]
         apps = [serve.get_replica_context().app_name, *beside]
         texts = await asyncio.gather(
-            *(_every_answer(self._handle(app), "own_metrics", self._served.name) for app in apps)
+            *(every_answer(self._handle(app), "own_metrics", self._served.name) for app in apps)
         )
         own, *others = texts
         return [text for texts in (own or [self.routes.metrics_text()], *others) for text in texts]
+
+    def recent(self) -> dict[str, Any]:
+        """What this replica answered in the last minute, and the versions that stand beside it, for the gallery."""
+        beside = {"canary": self._now.canary, "shadow": self._now.shadow}
+        return {**self.routes.recent(), **{kind: route.version for kind, route in beside.items() if route}}
 
     def _handle(self, app: str) -> Any:
         if app not in self._beside:
@@ -113,7 +118,7 @@ class ServedModel:
             await events.aclose()
 
 
-async def _every_answer(handle: Any, method: str, name: str) -> list[Any]:
+async def every_answer(handle: Any, method: str, name: str) -> list[Any]:
     """What each replica behind a handle answers for a model; one that does not is left out."""
     try:
         answers = await handle.broadcast(method, name).results_async(timeout_s=ANSWER_S, return_exceptions=True)

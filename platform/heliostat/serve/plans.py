@@ -20,6 +20,8 @@ INDEX = "_index"
 """The Serve application above several models; no model's name starts with '_'."""
 SHARED = "_shared"
 """The Serve application of the models that share an encoder; the index is in it."""
+GALLERY, GALLERY_PATH = "_gallery", "/gallery"
+"""The Serve application of the pages of all models, and where it stands."""
 SILENT = {"lines": False}
 """What canaries and shadows note: nothing, as the version in use notes what they answer."""
 _ROOM = 4

@@ -93,6 +93,10 @@ class Replica:
         """What this replica has counted."""
         return self._model.routes.metrics_text()
 
+    def recent(self, _name: str) -> dict[str, Any]:
+        """As ServedModel."""
+        return self._model.recent()
+
     async def relay(self, request: Relayed) -> Reply:
         """As ServedModel."""
         return await self._model.relay(request)

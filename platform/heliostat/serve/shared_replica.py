@@ -90,6 +90,10 @@ class SharedReplica:
         """What this replica has counted of a model."""
         return self._models[name].routes.metrics_text()
 
+    def recent(self, name: str) -> dict[str, Any]:
+        """What this replica answered of a model in the last minute, for the gallery."""
+        return self._models[name].recent()
+
     async def _ask(self, name: str, what: str) -> Any:
         if name not in self._models:
             return await self._others.ask(name, what)

@@ -10,7 +10,8 @@ from starlette.types import Scope
 from heliostat.component import Row
 from heliostat.plugin import TaskHead
 from heliostat.serve.limits import Limits
-from heliostat.serve.metrics import ServeMetrics
+from heliostat.serve.metrics import TIMED, ServeMetrics
+from heliostat.serve.recent import Recent
 from heliostat.serve.request_log import KeptRequests, RequestLines, RequestLog
 from heliostat.serve.schema import Served
 
@@ -31,6 +32,8 @@ class Watch:
         budget = limits.max_tokens_per_batch
         self.metrics = ServeMetrics(served.name, served.version, queue_length, budget=budget, is_ready=is_ready)
         """What it counts."""
+        self.recent = Recent()
+        """What was asked of the model in the last minute."""
         self._routes: Mapping[str, str] = {}
         self._lines = RequestLines(served) if settings.lines else None
         self._kept = KeptRequests(served, head, settings) if settings.keep else None
@@ -55,6 +58,8 @@ class Watch:
         """A request has its answer."""
         route, kind = self._routes.get(scope["path"], "other"), scope.get("heliostat.error", "")
         self.metrics.answered(route, status, seconds, kind)
+        if route in TIMED:
+            self.recent.note(seconds, status)
         if self._lines:
             self._lines.write(scope["heliostat.id"], route, status, seconds, kind, scope.get("heliostat.key", ""))
 

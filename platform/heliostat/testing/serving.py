@@ -8,13 +8,15 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from heliostat.component import Row
 from heliostat.testing.rehearsal import Fault, Rehearsal
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+    from heliostat.demo.page import Panel
 
 
 def serves(rehearsal: Rehearsal) -> str:
@@ -66,7 +68,7 @@ def demo_answers(rehearsal: Rehearsal) -> str:
     import gradio as gr
 
     from heliostat.demo.form import build_form, values_of
-    from heliostat.demo.page import Panel, build_page
+    from heliostat.demo.page import build_page
     from heliostat.serve.client import Client
 
     name, head = rehearsal.run.name, rehearsal.parts.head
@@ -79,13 +81,22 @@ def demo_answers(rehearsal: Rehearsal) -> str:
             raise Fault("the page has no button that asks the model.")
         with gr.Blocks():
             fields = build_form(client.model(name)["takes"], demo.choices() if demo else None)
-        answers = [Panel(*ask.fn(*values_of(fields, sample))) for sample in head.samples]
+        answers = [_panel(ask.fn, values_of(fields, sample)) for sample in head.samples]
     for answer in answers:
         if not answer.asked:
             raise Fault(f"the page has no answer to a sample: {answer.facts}")
         if name not in answer.facts:
             raise Fault("the page does not say which model answered.")
     return f"{len(answers)} samples asked on its page"
+
+
+def _panel(answer: Any, values: list[Any]) -> Panel:
+    """What the page shows for the values of its form, at last where it shows words as they are written."""
+    from heliostat.demo.page import Panel
+
+    shown = answer(None, *values)
+    *_, last = [shown] if isinstance(shown, list) else shown
+    return Panel(*last)
 
 
 @contextmanager
