@@ -166,4 +166,4 @@ def _off(rounds: Sequence[Facts], key: str) -> str:
 
 
 if __name__ == "__main__":
-    run(Benchmark("plan", __file__, CASES, turn, rows))
+    run(Benchmark("plan", __file__, CASES, turn, rows, rooms=("cluster",)))

@@ -32,6 +32,8 @@ RESULTS = HERE / "results"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "heliostat-benchmarks"
 QUIET = 0.08
 """Share of all cores that other processes may use while a time is measured."""
+APART = ("cli", "cluster", "demo", "serve", "testing")
+"""Packages of heliostat that no training runs: a change there leaves the figures of training as they are."""
 PATIENCE_S = 120.0
 """How long a benchmark waits for that."""
 Settings = Mapping[str, Any]
@@ -80,6 +82,8 @@ class Benchmark:
     """rows(case, rounds, settings)."""
     pythons: Mapping[str, Callable[[], str]] = field(default_factory=dict)
     """side -> the interpreter that it runs with, where that is another environment."""
+    rooms: tuple[str, ...] = ()
+    """Packages of heliostat that it measures, of those that training does not run (`APART`)."""
 
 
 def run(benchmark: Benchmark) -> None:
@@ -118,7 +122,7 @@ class _Session:
         self.deadline = time.monotonic() + 60 * minutes
         folder = RESULTS / "quick" if quick else RESULTS
         self.path = folder / f"{benchmark.name}.json"
-        self.basis: dict[str, Any] = {"code": code_fingerprint(Path(benchmark.script)), "machine": machine()}
+        self.basis: dict[str, Any] = {"code": code_fingerprint(benchmark), "machine": machine()}
 
     def measure(self, names: Sequence[str], fresh: bool) -> int:
         """All turns that are missing. Returns the exit code."""
@@ -202,12 +206,16 @@ class _Session:
         staged.replace(self.path)
 
 
-def code_fingerprint(script: Path) -> str:
-    """The hash of the engine and of the benchmark itself: figures of other code are not continued."""
+def code_fingerprint(benchmark: Benchmark) -> str:
+    """The hash of what is measured and of the benchmark itself: figures of other code are not continued."""
     import heliostat
 
     root = Path(str(heliostat.__file__)).parent
-    files = [*sorted(root.rglob("*.py")), script, *(HERE / name for name in ("ours.py", "trainer.py", "language.py"))]
+    apart = {*APART} - {*benchmark.rooms}
+    engine = [path for path in sorted(root.rglob("*.py")) if path.relative_to(root).parts[0] not in apart]
+    script = Path(benchmark.script)
+    own = [script, *sorted(script.parent.glob(f"{script.stem}_*.py"))]
+    files = [*engine, *own, *(HERE / name for name in ("ours.py", "trainer.py", "language.py"))]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
 

