@@ -1,4 +1,4 @@
-"""A cluster of Ray in one process tree, each node with an address on loopback: `cluster_nodes.py PORT`, told by lines.
+"""A cluster of Ray in one process tree, nodes with addresses on loopback: `cluster_nodes.py PORT PORT`, told by lines.
 
     add ADDRESS      a node of one CPU joins
     kill ADDRESS     its raylet is killed
@@ -28,8 +28,16 @@ HEAD = "127.0.0.2"
 class Nodes:
     """The cluster, and what may happen to it."""
 
-    def __init__(self, port: int) -> None:
-        head = {"node_ip_address": HEAD, "num_cpus": 1, "include_dashboard": False, "gcs_server_port": port}
+    def __init__(self, port: int, dashboard: int) -> None:
+        head = {
+            "node_ip_address": HEAD,
+            "num_cpus": 1,
+            "gcs_server_port": port,
+            "include_dashboard": True,  # without it Ray does not notice that a controller died
+            "dashboard_host": HEAD,
+            "dashboard_port": dashboard,
+            "dashboard_agent_listen_port": 0,
+        }
         self.cluster = Cluster(initialize_head=True, head_node_args=head, shutdown_at_exit=True)
         self.nodes = {HEAD: self.cluster.head_node}
 
@@ -54,17 +62,17 @@ class Nodes:
 
     def state(self) -> dict[str, Any]:
         known = self.cluster.global_state
-        actors = known.actor_table(None, None, "ALIVE").values()
+        actors = [each["ActorClassName"] for each in known.actor_table(None, None, "ALIVE").values()]
         return {
             "alive": [node["NodeManagerAddress"] for node in known.node_table() if node["Alive"]],
             "cpus": known.cluster_resources().get("CPU", 0.0),
             "free": known.available_resources().get("CPU", 0.0),
-            "actors": sorted(actor["ActorClassName"] for actor in actors),
+            "actors": sorted(each for each in actors if not each.startswith("_")),  # Ray's own stay for the next job
         }
 
 
-def main(port: int) -> None:
-    nodes = Nodes(port)
+def main(port: int, dashboard: int) -> None:
+    nodes = Nodes(port, dashboard)
     print(json.dumps({"address": nodes.cluster.address}), flush=True)
     for line in sys.stdin:
         verb, *words = line.split()
@@ -73,4 +81,4 @@ def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), int(sys.argv[2]))

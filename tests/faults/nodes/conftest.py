@@ -40,12 +40,13 @@ class Nodes:
     """A cluster with a head and other nodes, of one CPU each."""
 
     def __init__(self, env: dict[str, str]) -> None:
-        with socket.socket() as bound:
-            bound.bind((HEAD, 0))
-            port = bound.getsockname()[1]
+        with socket.socket() as first, socket.socket() as second:
+            for each in (first, second):
+                each.bind((HEAD, 0))
+            ports = [str(each.getsockname()[1]) for each in (first, second)]
         self.env = env
         self.used = 2
-        command = [sys.executable, str(Path(__file__).with_name("cluster_nodes.py")), str(port)]
+        command = [sys.executable, str(Path(__file__).with_name("cluster_nodes.py")), *ports]
         self.process = subprocess.Popen(
             command, env={**os.environ, **env}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
