@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydantic import Field
 
-from heliostat.plugin import Classification, Record, TaskHead
+from heliostat.plugin import Record
 from heliostat.serve.app import ModelRoutes, build_app
 from heliostat.serve.guard import Access
 from heliostat.serve.index import IndexRoutes, merged
@@ -25,57 +23,15 @@ from heliostat.serve.refusal import Refusal
 from heliostat.serve.schema import RequestCheck, Served
 from heliostat.serve.token import allowed_hosts, digest
 from heliostat.testing.bad_requests import CHUNK, MARKER, BadRequest, bad_requests
+from heliostat.testing.word_list import HOST, PREDICT, Polarity, Review, WordList, app_of, ask
 
-HOST = "http://127.0.0.1"
 TOKEN = "a-token-of-some-length"
-PREDICT = "/v1/models/sentiment:predict"
-
-
-class Review(Record):
-    text: str = Field(min_length=1, max_length=20_000, description="What a customer wrote.")
-
-
-class Polarity(Classification):
-    takes = Review
-    samples = ({"text": "It fits beautifully."}, {"text": "The colour came off."})
-    notice = "Not for <decisions>."
-
-
-class WordList:
-    """A model without weights: it counts words. Another `Answers`, small enough to reason about."""
-
-    head: TaskHead = Polarity(Polarity.Config(labels=("negative", "positive")))
-
-    def predict(self, examples: Sequence[dict[str, Any]], *, max_tokens: int = 8192) -> list[dict[str, Any]]:
-        good = [sum(word in text["text"].lower() for word in ("good", "fits", "love")) for text in examples]
-        return [
-            {
-                "label": "positive" if hits else "negative",
-                "probabilities": {"negative": 0.5**hits, "positive": 1 - 0.5**hits},
-            }
-            for hits in good
-        ]
-
-
-def app_of(limits: Limits | None = None, access: Access | None = None) -> FastAPI:
-    return build_app(WordList(), Served("sentiment", 3), limits, access or Access(hosts=allowed_hosts("127.0.0.1")))
 
 
 @pytest.fixture
 def client() -> Iterator[TestClient]:
     with TestClient(app_of(), base_url=HOST, raise_server_exceptions=False) as client:
         yield client
-
-
-def ask(app: FastAPI, send: Callable[[httpx.AsyncClient], Awaitable[Any]]) -> Any:
-    """Run one coroutine against an application whose lifespan has started."""
-
-    async def run() -> Any:
-        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url=HOST) as client:
-            return await send(client)
-
-    return asyncio.run(run())
 
 
 def send_bad(case: BadRequest) -> tuple[httpx.Response, int]:
@@ -277,7 +233,7 @@ def test_everything_but_the_probes_asks_for_the_token() -> None:
         assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
         good = {"instances": [{"text": "good"}]}
         for wrong in ("Bearer", "Bearer wrong", f"Basic {TOKEN}", f"bearer{TOKEN}", "Bearer \xff"):
-            headers = {"Authorization": wrong.encode("latin-1")}
+            headers = {b"Authorization": wrong.encode("latin-1")}
             assert client.post(PREDICT, json=good, headers=headers).json()["error"]["code"] == "unauthorized"
         assert client.post(PREDICT, json=good, headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
 
@@ -313,86 +269,3 @@ def test_an_answer_that_is_no_json_is_our_fault() -> None:
     with TestClient(build_app(NotANumber(), Served("sentiment", 3)), raise_server_exceptions=False) as client:
         response = client.post(PREDICT, json={"instances": [{"text": "good"}]})
     assert (response.status_code, response.json()["error"]["code"]) == (500, "internal_error")
-
-
-def test_a_slow_body_is_let_go() -> None:
-    async def drip() -> AsyncIterator[bytes]:
-        yield b'{"instances": ['
-        await asyncio.sleep(30)
-
-    app = app_of(Limits(body_timeout_s=0.05))
-    headers = {"Content-Type": "application/json"}
-    response = ask(app, lambda client: client.post(PREDICT, content=drip(), headers=headers))
-    assert (response.status_code, response.json()["error"]["code"]) == (408, "body_timeout")
-
-
-class Slow(WordList):
-    """Answers once it is let."""
-
-    def __init__(self) -> None:
-        self.entered, self.go = threading.Event(), threading.Event()
-        self.seen: list[str] = []
-
-    def predict(self, examples: Sequence[dict[str, Any]], *, max_tokens: int = 8192) -> list[dict[str, Any]]:
-        self.seen += [example["text"] for example in examples]
-        self.entered.set()
-        assert self.go.wait(20)
-        return super().predict(examples)
-
-
-def post(client: httpx.AsyncClient, text: str) -> Awaitable[httpx.Response]:
-    return client.post(PREDICT, json={"instances": [{"text": text}]})
-
-
-def test_a_full_queue_and_a_late_answer_have_the_one_shape() -> None:
-    model = Slow()
-
-    async def send(client: httpx.AsyncClient) -> list[httpx.Response]:
-        first = asyncio.ensure_future(post(client, "first"))
-        await asyncio.to_thread(model.entered.wait, 20)
-        # One waits and becomes late; the queue of one is full for the other.
-        answers = await asyncio.gather(post(client, "second"), post(client, "third"))
-        model.go.set()
-        return [await first, *answers]
-
-    late, *others = ask(build_app(model, Served("sentiment", 3), Limits(max_waiting=1, timeout_s=0.5)), send)
-    assert (late.status_code, late.json()["error"]["code"]) == (504, "deadline_exceeded")
-    codes = {answer.status_code: answer for answer in others}
-    assert set(codes) == {503, 504}
-    assert codes[503].json()["error"]["code"] == "queue_full"
-    assert int(codes[503].headers["retry-after"]) >= 1
-    assert model.seen == ["first"]
-
-
-def test_a_client_that_hangs_up_is_let_go() -> None:
-    model = Slow()
-    app = build_app(model, Served("sentiment", 3))
-    sent: list[Any] = []
-    body = json.dumps({"instances": [{"text": "gone"}]}).encode()
-    headers = [(b"content-type", b"application/json"), (b"host", b"127.0.0.1")]
-    scope = {
-        "type": "http", "method": "POST", "path": PREDICT, "raw_path": PREDICT.encode(), "query_string": b"",
-        "headers": headers, "http_version": "1.1", "scheme": "http", "root_path": "", "asgi": {"version": "3.0"},
-    }  # fmt: skip
-
-    async def send(client: httpx.AsyncClient) -> float:
-        first = asyncio.ensure_future(post(client, "first"))
-        await asyncio.to_thread(model.entered.wait, 20)
-        messages: list[dict[str, Any]] = [{"type": "http.request", "body": body}, {"type": "http.disconnect"}]
-
-        async def receive() -> dict[str, Any]:
-            return messages.pop(0)
-
-        async def keep(message: Any) -> None:
-            sent.append(message)
-
-        await asyncio.wait_for(app(scope, receive, keep), 10)  # it ends while the model still works on the first
-        assert not first.done()
-        text = (await client.get("/metrics")).text
-        model.go.set()
-        assert (await first).status_code == 200
-        return float(next(line for line in text.splitlines() if line.startswith("heliostat_queue_length{")).split()[-1])
-
-    assert ask(app, send) == 0.0
-    assert model.seen == ["first"]
-    assert sent[0]["status"] == 499
