@@ -32,23 +32,26 @@ def edited(value: Any, path: tuple[str | int, ...], old: str, new: str) -> Any:
 @pytest.fixture(scope="module", params=["base", *(path.name for path in OVERLAYS), "elastic", "gpus", "own", "models"])
 def objects(manifests: Any, request: pytest.FixtureRequest, own_run: Path) -> Objects:
     """The objects of the base, of each overlay, and of renderings that differ from them."""
+    made: Objects
     if request.param == "base":
-        return [
+        made = [
             each for path in manifests.base_files for each in manifests.objects_in(path.read_text(encoding="utf-8"))
         ]
-    if request.param == "elastic":
-        return manifests.rendered(
+    elif request.param == "elastic":
+        made = manifests.rendered(
             "sentiment/default", "scaling.num_workers=[1,8]", "--kind", "cluster", "--namespace", "elsewhere"
         )
-    if request.param == "gpus":
-        return manifests.rendered("sentiment/default", "--gpus", "2", "--memory", "64", "--cpus", "8")
-    if request.param == "own":
-        return manifests.rendered(str(own_run), "--kind", "cron", "--schedule", "30 2 * * 1", "--workers", "3")
-    if request.param == "models":
-        return manifests.rendered("sentiment@champion", "medical-chapters:3", "--replicas", "3")
-    built = manifests.kustomize(CLUSTER / "kuberay" / "overlays" / request.param)
-    assert built.returncode == 0, built.stderr
-    return manifests.objects_in(built.stdout)
+    elif request.param == "gpus":
+        made = manifests.rendered("sentiment/default", "--gpus", "2", "--memory", "64", "--cpus", "8")
+    elif request.param == "own":
+        made = manifests.rendered(str(own_run), "--kind", "cron", "--schedule", "30 2 * * 1", "--workers", "3")
+    elif request.param == "models":
+        made = manifests.rendered("sentiment@champion", "medical-chapters:3", "--replicas", "3")
+    else:
+        built = manifests.kustomize(CLUSTER / "kuberay" / "overlays" / request.param)
+        assert built.returncode == 0, built.stderr
+        made = manifests.objects_in(built.stdout)
+    return made
 
 
 def test_rays_kinds_pass_kuberays_schemas(manifests: Any, objects: Objects, kuberay_schemas: dict[str, Any]) -> None:

@@ -193,7 +193,8 @@ def test_each_file_of_the_newest_checkpoint_counts(died: Path, tmp_path: Path) -
     assert checkpoint.newest(checkpoints) == newest
     for name in files:
         # A manifest has no hash of its own: what may change there unseen is what it tells people.
-        for damage in (_truncate, _empty, Path.unlink, *([] if name == "manifest.json" else [_flip])):
+        damages: list[Callable[[Path], None]] = [_truncate, _empty, Path.unlink]
+        for damage in [*damages, *([] if name == "manifest.json" else [_flip])]:
             before = (newest / name).read_bytes()
             damage(newest / name)
             assert checkpoint.newest(checkpoints) == whole, f"{damage} of {name}"

@@ -114,7 +114,8 @@ def start_nodes(own_ray: dict[str, str], tmp_path: Path) -> Iterator[Callable[[]
 
     try:
         yield start
-        deadline, state = time.monotonic() + 60, {}
+        deadline = time.monotonic() + 60
+        state: dict[str, Any] = {}
         while state.get("free", -1) != state.get("cpus") or state["actors"]:
             state = started[-1].tell("state")
             assert time.monotonic() < deadline, f"not given back: {state}"

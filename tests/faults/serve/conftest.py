@@ -38,7 +38,8 @@ class Stage:
 
     @staticmethod
     def settings(**model: Any) -> DeploySettings:
-        return check_deployment({"port": 0, "models": [{"model": "mood:1", "replicas": 2, "threads": 1, **model}]})
+        fixed = {"model": "mood:1", "replicas": 2, "threads": 1, "precision": "fp32"}
+        return check_deployment({"port": 0, "models": [{**fixed, **model}]})
 
     @staticmethod
     def wait_until(is_so: Callable[[], bool], what: str, timeout_s: float = 90.0) -> None:
