@@ -1,16 +1,20 @@
-"""What several rings share: a checkpoint of a tiny model, made once a session."""
+"""What several rings share: a checkpoint of a tiny model, made once a session; faults, and what they must not leave."""
 
 from __future__ import annotations
 
 import csv
 import os
 import random
+import re
+import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from heliostat.testing import leftovers
 from heliostat.testing.distribution import on_path, write_dist_info
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -227,3 +231,71 @@ def _written(
     folder = tmp_path_factory.mktemp("checkpoints") / "step-00000006"
     checkpoint.save(folder, checkpoint.Snapshot(run, parts, model, model.state_dict(), lambda: golden, state))
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ring() -> Iterator[str]:
+    """A word that every process carries which the tests of this session start."""
+    with leftovers.marked() as word:
+        yield word
+
+
+@pytest.fixture(scope="session")
+def own_tmp() -> Path | None:
+    """The folder for temporary files, where it is that of the tests alone."""
+    return None
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left(
+    request: pytest.FixtureRequest, ring: str, own_tmp: Path | None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """After each fault: no process that nobody looks after, no training that runs on, no folder of the dead."""
+    if request.node.get_closest_marker("fault") is None:
+        yield
+        return
+
+    def left() -> set[str]:
+        homes = {path.parent for path in tmp_path_factory.getbasetemp().rglob("runs") if path.is_dir()}
+        folders = [f"{home}/{name}" for home in homes for name in leftovers.folders(home)]
+        return {*leftovers.strays(ring), *(leftovers.scratch(own_tmp) if own_tmp else ()), *folders}
+
+    before = left()
+    yield
+    deadline = time.monotonic() + 240  # after kill -9 of a driver Ray's own agents find out in a minute or two
+    while left() - before and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert left() - before == set()
+
+
+@pytest.fixture
+def is_seen(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """is_seen(text): what the test's row says that the user sees, between backquotes, is there; … is anything."""
+    quoted = re.findall(r"`([^`]+)`", request.node.get_closest_marker("fault").kwargs["seen"])
+
+    def check(text: str) -> None:
+        for words in quoted:
+            assert re.search(".+?".join(map(re.escape, words.split("…"))), text), f"{words} is not in: {text[-3000:]}"
+
+    return check
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if marker := item.get_closest_marker("fault"):
+            item.user_properties += [("fault", marker.args[0]), ("lost", marker.kwargs["lost"])]
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The rows of the table of faults that were tried, and how each ended."""
+    found: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for outcome in ("passed", "skipped", "failed", "error"):
+        for report in terminalreporter.stats.get(outcome, []):
+            told = dict(getattr(report, "user_properties", ()))
+            if "fault" in told:
+                found[told["fault"], told["lost"]].add(outcome)
+    if found:
+        terminalreporter.section("faults, and what is lost")
+    for (fault, lost), outcomes in found.items():
+        worst = next(each for each in ("error", "failed", "passed", "skipped") if each in outcomes)
+        terminalreporter.write_line(f"{worst:8}{fault}: {lost}")

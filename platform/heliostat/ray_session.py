@@ -7,9 +7,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from heliostat.forks import expect_workers, fork_server
 
@@ -28,7 +29,7 @@ def ray_session(log: Path) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Ray runs workers at nice 15: any other program would starve a training, or the deployment behind a page.
     os.environ.setdefault("RAY_worker_niceness", "0")
-    with stderr_to(log), fork_server(log) as is_forking:
+    with stderr_to(log), _words_to(log), fork_server(log) as is_forking:
         if is_forking:  # no workers before they are wanted: two processors have enough to do then
             os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
         try:
@@ -88,6 +89,24 @@ def _own_signals() -> Iterator[None]:
         for number, answer in own.items():
             if answer is not None:  # None: it was set outside of Python, and cannot be set from here
                 signal.signal(number, answer)
+
+
+@contextmanager
+def _words_to(log: Path) -> Iterator[None]:
+    """Send what Ray has to say of nodes that died, with a hundred lines of their state, to the log: it prints them."""
+    from ray._private import worker
+
+    own = worker.print_to_stdstream
+
+    def write(data: Mapping[str, Any], ignore_prefix: bool = False) -> None:
+        with log.open("a", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in data["lines"])
+
+    worker.print_to_stdstream = write
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = own
 
 
 @contextmanager

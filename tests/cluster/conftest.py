@@ -1,4 +1,4 @@
-"""A cluster of two nodes for the whole ring, guarded by a token, and a plugin that says where its workers were."""
+"""A cluster of two nodes for the whole ring, guarded by a token; a plugin that says where its workers were; schemas."""
 
 from __future__ import annotations
 
@@ -17,10 +17,16 @@ from typing import Any
 
 import psutil
 import pytest
+import yaml
 
 from heliostat.testing.distribution import on_path, write_dist_info
 
 NODES = Path(__file__).with_name("two_nodes.py")
+ROOT = Path(__file__).parents[2]
+KINDS = ("RayCluster", "RayJob", "RayService", "RayCronJob")
+SCHEMAS = "HELIOSTAT_KUBERAY_SCHEMAS"
+METADATA = {"name", "namespace", "labels", "annotations"}
+"""What our objects say of themselves."""
 
 _WITNESS = '''
 """A head that writes down, on each worker, where that is."""
@@ -152,3 +158,85 @@ def started(command: Sequence[str], env: dict[str, str]) -> Iterator[Any]:
             process.wait()
         for child in psutil.wait_procs(family, timeout=10)[1]:
             child.kill()
+
+
+class Manifests:
+    """Objects of Kubernetes: ours, built and rendered."""
+
+    base = ROOT / "cluster" / "kuberay" / "base"
+    base_files = sorted(path for path in base.glob("*.yaml") if path.name != "kustomization.yaml")
+    kinds = KINDS
+
+    @staticmethod
+    def objects_in(text: str) -> list[dict[str, Any]]:
+        return [each for each in yaml.safe_load_all(text) if each]
+
+    @staticmethod
+    def kustomize(folder: Path) -> subprocess.CompletedProcess[str]:
+        if shutil.which("kubectl") is None:
+            pytest.skip("there is no kubectl here: install it (any version since 1.27) to build the overlays")
+        return subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True)
+
+    @classmethod
+    def rendered(cls, *words: str) -> list[dict[str, Any]]:
+        """What `heliostat cluster render kuberay ...` prints."""
+        from typer.testing import CliRunner
+
+        from heliostat.cli import _build
+
+        done = CliRunner().invoke(_build(), ["cluster", "render", "kuberay", *words])
+        assert done.exit_code == 0, done.output + repr(done.exception)
+        return cls.objects_in(done.stdout) if "--out" not in words else []
+
+
+@pytest.fixture(scope="session")
+def manifests() -> Manifests:
+    return Manifests()
+
+
+def strict(schema: Any) -> Any:
+    """The same schema, in which an object that lists its properties has no others."""
+    if isinstance(schema, list):
+        return [strict(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {key: strict(value) for key, value in schema.items()}
+    if isinstance(made.get("properties"), dict) and made.get("type", "object") == "object":
+        made.setdefault("additionalProperties", False)
+    return made
+
+
+@pytest.fixture(scope="session")
+def kuberay_schemas() -> dict[str, Any]:
+    """A validator for each kind of KubeRay."""
+    from jsonschema import Draft7Validator
+
+    folder = os.environ.get(SCHEMAS)
+    if not folder:
+        pytest.skip(
+            f"{SCHEMAS} is not set. It names a folder with {KINDS[0]}.schema.json and so on, JSON Schema of draft 7: "
+            "spec.versions[name=v1].schema.openAPIV3Schema of the files in helm-chart/kuberay-operator/crds of "
+            "ray-project/kuberay v1.7, as JSON."
+        )
+    found = {}
+    for kind in KINDS:
+        schema = strict(json.loads((Path(folder) / f"{kind}.schema.json").read_text(encoding="utf-8")))
+        named = {name: {"type": "object" if name in {"labels", "annotations"} else "string"} for name in METADATA}
+        schema["properties"]["metadata"] = {"type": "object", "properties": named, "additionalProperties": False}
+        found[kind] = Draft7Validator(schema)
+    return found
+
+
+@pytest.fixture(scope="session")
+def core_schemas() -> Any:
+    """kubernetes-validate, which knows the kinds of Kubernetes itself."""
+    return pytest.importorskip("kubernetes_validate", reason="pip install 'heliostat[dev]' brings kubernetes-validate")
+
+
+@pytest.fixture(scope="session")
+def own_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run file of nobody's plugin."""
+    text = (ROOT / "plugins/sentiment/heliostat_sentiment/runs/tiny.yaml").read_text(encoding="utf-8")
+    path = tmp_path_factory.mktemp("runs") / "mine.yaml"
+    path.write_text(text.replace("name: sentiment-tiny", "name: mine.v2"), encoding="utf-8")
+    return path

@@ -6,10 +6,12 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -95,6 +97,19 @@ def _is_named(process: psutil.Process, name: str) -> bool:
 def family_of(driver: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """All descendants of a driver that the test started: only among them are victims taken."""
     return psutil.Process(driver.pid).children(recursive=True)
+
+
+@pytest.fixture(scope="session")
+def own_tmp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where temporary files and Ray's own lie, so that what is left there is known to be ours."""
+    tmp_path_factory.getbasetemp()  # that of the tests stays where it is
+    short = Path(tempfile.mkdtemp(prefix="hf-", dir="/tmp"))  # names of Ray's sockets must be short
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(short))
+        patch.setenv("RAY_TMPDIR", str(short))
+        patch.setattr(tempfile, "tempdir", str(short))
+        yield short
+    shutil.rmtree(short, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

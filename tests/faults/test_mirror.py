@@ -82,6 +82,12 @@ def test_the_bucket_holds_what_the_folder_holds(home: Path) -> None:
         assert there[name] == {*_hashes(path), "manifest.json"}
 
 
+@pytest.mark.fault(
+    "the machine is gone, the bucket of train.mirror is there",
+    seen="nothing; heliostat train --resume s3://bucket/prefix/ID goes on elsewhere",
+    lost="steps since the last checkpoint are computed again; of the result nothing",
+    proof="weights of the unbroken run, to the bit",
+)
 def test_a_run_goes_on_where_its_folder_never_was(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unbroken = launch.train(_run("s3://bucket/moved", "train.keep_checkpoints=99"), run_id="moved")
     mirror = Mirror("s3://bucket/moved", "moved")
@@ -120,7 +126,15 @@ def test_a_damaged_checkpoint_is_fetched_again_and_a_torn_one_there_is_not_taken
     assert _last(launch.train(None, resume="torn")) == before, "computed again to the same bits"
 
 
-def test_training_goes_on_while_the_bucket_is_out_and_the_rest_follows(home: Path, s3: Any) -> None:
+@pytest.mark.fault(
+    "the bucket of train.mirror is away for a while",
+    seen="`cannot be reached: …The training goes on; its checkpoints follow when it can be reached again.`",
+    lost="nothing",
+    proof="bucket and folder hold the same in the end",
+)
+def test_training_goes_on_while_the_bucket_is_out_and_the_rest_follows(
+    home: Path, s3: Any, is_seen: Callable[[str], None]
+) -> None:
     def outage(step: int) -> None:
         if step == 4:
             s3.stop()
@@ -142,11 +156,18 @@ def test_training_goes_on_while_the_bucket_is_out_and_the_rest_follows(home: Pat
     assert Mirror("s3://bucket/out", "out").whole() == sorted(
         path.name for path in (result.folder / "checkpoints").glob("step-*")
     )
+    is_seen(" ".join(ears.warnings))
     assert sum("s3://bucket/out/out cannot be reached: " in words for words in ears.warnings) == 1, ears.warnings
 
 
+@pytest.mark.fault(
+    "the bucket is away to the end",
+    seen="`Not there: …They lie in …; send them later with heliostat train --resume …`",
+    lost="nothing, once they are sent",
+    proof="bucket and folder hold the same after that",
+)
 def test_what_is_not_in_the_bucket_at_the_end_is_said_and_sent_later(
-    home: Path, s3: Any, monkeypatch: pytest.MonkeyPatch
+    home: Path, s3: Any, monkeypatch: pytest.MonkeyPatch, is_seen: Callable[[str], None]
 ) -> None:
     monkeypatch.setattr("heliostat.train.uploads.PATIENCE_S", 1.0)
     ears = Ears(lambda step: s3.stop() if step == 4 else None)
@@ -156,6 +177,7 @@ def test_what_is_not_in_the_bucket_at_the_end_is_said_and_sent_later(
         s3.start()
     kept = sorted(path.name for path in (result.folder / "checkpoints").glob("step-*"))
     assert result.not_mirrored == tuple(kept)
+    is_seen(ears.warnings[-1])
     assert f"Not there: {', '.join(kept)}." in ears.warnings[-1]
     assert "heliostat train --resume late" in ears.warnings[-1]
     assert launch.train(None, resume="late").not_mirrored == ()

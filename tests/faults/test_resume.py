@@ -5,20 +5,20 @@ Victims are taken only among the descendants of the driver that the test itself 
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import random
 import signal
 import subprocess
-import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
+Ends = Callable[[subprocess.Popen[bytes]], None]
 RUN = [
     "sentiment/tiny",
     "data.limit=400",
@@ -31,57 +31,26 @@ RUN = [
 ]
 
 
-def _start(home: Path, *args: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "heliostat", "train", "--no-evaluate", *args]
-    environment = {**os.environ, "HELIOSTAT_HOME": str(home), "HF_HUB_OFFLINE": "1"}
-    with (home / "driver.log").open("ab") as log:
-        return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-
-
-def _finish(driver: subprocess.Popen[bytes], home: Path) -> None:
-    assert driver.wait(timeout=300) == 0, (home / "driver.log").read_text()[-3000:]
-
-
-def _steps(home: Path, run_id: str) -> int:
-    path = home / "runs" / run_id / "metrics.jsonl"
-    lines = path.read_text().splitlines()[:-1] if path.exists() else []
-    return max([json.loads(line)["step"] for line in lines], default=0)
-
-
-def _wait_for_step(driver: subprocess.Popen[bytes], home: Path, run_id: str, step: int) -> None:
-    deadline = time.monotonic() + 180
-    while _steps(home, run_id) < step:
-        assert driver.poll() is None, (home / "driver.log").read_text()[-3000:]
-        assert time.monotonic() < deadline, f"step {step} never came"
-        time.sleep(0.02)
-
-
-def _weights(home: Path, run_id: str) -> dict[str, str]:
-    """sha256 of the weights, the optimiser's state and the position in the last checkpoint."""
-    last = max((home / "runs" / run_id / "checkpoints").glob("step-*"))
-    names = ["encoder/model.safetensors", "head/model.safetensors", "state/optimizer.safetensors", "state/trainer.json"]
-    return {name: hashlib.sha256((last / name).read_bytes()).hexdigest() for name in names}
-
-
 def _alive(processes: list[psutil.Process], timeout_s: float = 30) -> list[psutil.Process]:
     _, alive = psutil.wait_procs(processes, timeout=timeout_s)
     return alive
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
+def runs(runs_at: Callable[[Path], Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return runs_at(tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture(scope="module")
-def unbroken(home: Path) -> dict[str, str]:
-    _finish(_start(home, *RUN, "--run-id", "unbroken"), home)
-    return _weights(home, "unbroken")
+def unbroken(runs: Any) -> dict[str, str]:
+    runs.run(*RUN, "--run-id", "unbroken")
+    weights: dict[str, str] = runs.weights("unbroken")
+    return weights
 
 
 @pytest.fixture(scope="module")
-def num_steps(home: Path, unbroken: dict[str, str]) -> int:
-    return int(json.loads((home / "runs" / "unbroken" / "outcome.json").read_text())["step"])
+def num_steps(runs: Any, unbroken: dict[str, str]) -> int:
+    return int(json.loads((runs.folder("unbroken") / "outcome.json").read_text())["step"])
 
 
 def _workers_not_among(family: list[psutil.Process], driver: subprocess.Popen[bytes]) -> list[psutil.Process]:
@@ -97,54 +66,89 @@ def _workers_not_among(family: list[psutil.Process], driver: subprocess.Popen[by
     raise AssertionError("no workers took over")
 
 
-def test_killed_worker(home: Path, unbroken: dict[str, str], num_steps: int, dice: random.Random) -> None:
-    driver = _start(home, *RUN, "--run-id", "worker-killed")
-    _wait_for_step(driver, home, "worker-killed", dice.randint(4, num_steps // 2))
+@pytest.mark.fault(
+    "one of two workers is killed (kill -9)",
+    seen="`warning…the workers started again from the last checkpoint.`",
+    lost="steps since the last checkpoint are computed again; of the result nothing",
+    proof="weights of the unbroken run, to the bit",
+)
+def test_killed_worker(
+    runs: Any,
+    unbroken: dict[str, str],
+    num_steps: int,
+    dice: random.Random,
+    ends: Ends,
+    is_seen: Callable[[str], None],
+) -> None:
+    driver = runs.start(*RUN, "--run-id", "worker-killed")
+    ends(driver)
+    runs.wait_for_step(driver, "worker-killed", dice.randint(4, num_steps // 2))
     family = psutil.Process(driver.pid).children(recursive=True)
     workers = [process for process in family if "TrainWorker" in " ".join(process.cmdline())]
     assert len(workers) >= 2, [process.cmdline() for process in family]
     dice.choice(workers).send_signal(signal.SIGKILL)
     fresh = _workers_not_among(family, driver)
     assert {worker.ppid() for worker in fresh} <= {process.pid for process in family}, "they import what was there"
-    _finish(driver, home)
-    assert _weights(home, "worker-killed") == unbroken
+    is_seen(runs.finish(driver))
+    assert runs.weights("worker-killed") == unbroken
     assert _alive(family) == []
 
 
-def test_killed_driver_and_resume(home: Path, unbroken: dict[str, str], num_steps: int, dice: random.Random) -> None:
-    driver = _start(home, *RUN, "--run-id", "driver-killed")
-    _wait_for_step(driver, home, "driver-killed", dice.randint(4, num_steps // 2))
+@pytest.mark.fault(
+    "the command itself is killed (kill -9)",
+    seen="nothing: the command is gone. heliostat train --resume ID goes on",
+    lost="steps since the last checkpoint are computed again; of the result nothing",
+    proof="weights of the unbroken run, to the bit; Ray ends by itself in a minute or two",
+)
+def test_killed_driver_and_resume(
+    runs: Any, unbroken: dict[str, str], num_steps: int, dice: random.Random, ends: Ends
+) -> None:
+    driver = runs.start(*RUN, "--run-id", "driver-killed")
+    ends(driver)
+    runs.wait_for_step(driver, "driver-killed", dice.randint(4, num_steps // 2))
     family = psutil.Process(driver.pid).children(recursive=True)
     driver.kill()
     driver.wait()
-    _finish(_start(home, "--resume", "driver-killed"), home)
-    assert _weights(home, "driver-killed") == unbroken
+    runs.run("--resume", "driver-killed")
+    assert runs.weights("driver-killed") == unbroken
     # Nothing of ours runs after a kill -9: Ray's own agents find out by themselves, in a minute or two.
     assert _alive(family, timeout_s=240) == []
 
 
+@pytest.mark.fault(
+    "Ctrl-C or SIGTERM, as a scheduler sends it",
+    seen="`Continue with: heliostat train --resume …`; exit code 130 or 143",
+    lost="nothing: a checkpoint is written first",
+    proof="weights of the unbroken run, to the bit",
+)
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_run_keeps_a_checkpoint_and_goes_on(
-    home: Path, unbroken: dict[str, str], num_steps: int, number: signal.Signals, exit_code: int, dice: random.Random
+    runs: Any,
+    unbroken: dict[str, str],
+    num_steps: int,
+    number: signal.Signals,
+    exit_code: int,
+    dice: random.Random,
+    ends: Ends,
+    is_seen: Callable[[str], None],
 ) -> None:
     run_id = f"stopped-{exit_code}"
-    driver = _start(home, *RUN, "--run-id", run_id)
-    _wait_for_step(driver, home, run_id, dice.randint(2, num_steps // 2))
+    driver = runs.start(*RUN, "--run-id", run_id)
+    ends(driver)
+    runs.wait_for_step(driver, run_id, dice.randint(2, num_steps // 2))
     family = psutil.Process(driver.pid).children(recursive=True)
     driver.send_signal(number)
-    assert driver.wait(timeout=60) == exit_code, (home / "driver.log").read_text()[-3000:]
+    is_seen(runs.finish(driver, exit_code))
     assert _alive(family) == []
-    assert any((home / "runs" / run_id / "checkpoints").glob("step-*/manifest.json"))
-    assert f"--resume {run_id}" in (home / "driver.log").read_text()
-    _finish(_start(home, "--resume", run_id), home)
-    assert _weights(home, run_id) == unbroken
+    assert runs.whole(run_id)
+    runs.run("--resume", run_id)
+    assert runs.weights(run_id) == unbroken
 
 
-def test_one_run_is_not_trained_twice_at_once(home: Path, unbroken: dict[str, str]) -> None:
-    driver = _start(home, *RUN, "--run-id", "locked")
-    _wait_for_step(driver, home, "locked", 1)
-    second = _start(home, "--resume", "locked")
-    assert second.wait(timeout=60) == 2
-    assert "the run 'locked' is in use" in (home / "driver.log").read_text()
+def test_one_run_is_not_trained_twice_at_once(runs: Any, unbroken: dict[str, str], ends: Ends) -> None:
+    driver = runs.start(*RUN, "--run-id", "locked")
+    ends(driver)
+    runs.wait_for_step(driver, "locked", 1)
+    assert "the run 'locked' is in use" in runs.run("--resume", "locked", exit_code=2)
     driver.send_signal(signal.SIGTERM)
     assert driver.wait(timeout=60) == 143

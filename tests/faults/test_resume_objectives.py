@@ -67,6 +67,12 @@ def _file(objective: str, corpus: Path, folder: Path, *, epochs: int, num_worker
     return str(path)
 
 
+@pytest.mark.fault(
+    "a training of one worker is killed, for each objective",
+    seen="nothing: the command is gone. heliostat train --resume ID goes on",
+    lost="steps since the last checkpoint are computed again; of the result nothing",
+    proof="weights of the unbroken run, to the bit",
+)
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_a_killed_run_goes_on_to_the_same_bits(
     objective: str,
@@ -94,11 +100,23 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     assert runs.weights("killed") == runs.weights("unbroken")
 
 
+@pytest.mark.fault(
+    "workers are killed at three random steps and the command at a fourth, for each objective",
+    seen="`warning…the workers started again from the last checkpoint.`",
+    lost="steps since the last checkpoint are computed again; of the result nothing",
+    proof="weights of the unbroken run, to the bit",
+)
 @pytest.mark.sweep
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_workers_of_ray_killed_at_three_random_steps_and_the_driver_at_a_fourth(
-    objective: str, corpus: Path, tmp_path: Path, dice: random.Random, runs_at: Callable[[Path], Any], ends: Ends
+    objective: str,
+    corpus: Path,
+    tmp_path: Path,
+    dice: random.Random,
+    runs_at: Callable[[Path], Any],
+    ends: Ends,
+    is_seen: Callable[[str], None],
 ) -> None:
     runs = runs_at(tmp_path)
     path = _file(objective, corpus, tmp_path, epochs=30, num_workers=2)
@@ -116,6 +134,7 @@ def test_workers_of_ray_killed_at_three_random_steps_and_the_driver_at_a_fourth(
         psutil.wait_procs(workers, timeout=60)
         runs.wait_until(driver, lambda: len(runs.named(driver, "RayTrainWorker")) == 2, "two workers again")
     runs.wait_for_step(driver, "killed", last)
+    is_seen(runs.log)
     driver.kill()
     driver.wait()
     assert runs.steps("killed") < steps, "it died in the middle"

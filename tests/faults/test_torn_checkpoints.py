@@ -48,6 +48,12 @@ def _offsets(sizes: dict[str, int], dice: random.Random) -> list[str]:
     return places
 
 
+@pytest.mark.fault(
+    "killed in the middle of a checkpoint, at 20 byte offsets over all of its files",
+    seen="nothing: the half one is cleared away",
+    lost="steps since the checkpoint before it are computed again",
+    proof="at each offset the one before is chosen",
+)
 def test_a_writer_killed_at_20_byte_offsets_leaves_the_one_before_it(
     tiny_checkpoint: Path, tmp_path: Path, dice: random.Random
 ) -> None:
@@ -142,6 +148,12 @@ def _hashes(folder: Path) -> dict[str, Any]:
     return files
 
 
+@pytest.mark.fault(
+    "a file of the newest checkpoint is cut short, changed or emptied",
+    seen="`It lies in …/damaged-step-… now and is passed over.`",
+    lost="steps since the checkpoint before it are computed again",
+    proof="weights of the unbroken run, to the bit",
+)
 @pytest.mark.parametrize(
     ("damage", "name", "words"),
     [
@@ -153,7 +165,7 @@ def _hashes(folder: Path) -> dict[str, Any]:
     ],
 )
 def test_a_run_goes_on_before_the_damaged_one_to_the_same_bits(
-    died: Path, unbroken: Path, damage: Callable[[Path], None], name: str, words: str
+    died: Path, unbroken: Path, damage: Callable[[Path], None], name: str, words: str, is_seen: Callable[[str], None]
 ) -> None:
     _, whole, newest = sorted((died / "checkpoints").glob("step-*"))
     damage(newest / name)
@@ -162,11 +174,41 @@ def test_a_run_goes_on_before_the_damaged_one_to_the_same_bits(
     result = launch.train(None, resume="died", watcher=ears)
     assert len(ears.warnings) == 1
     assert words in ears.warnings[0]
+    is_seen(ears.warnings[0])
     assert f"damaged-{newest.name}" in ears.warnings[0]
     assert _hashes(result.folder) == _hashes(unbroken)
 
 
-def test_with_none_left_a_person_reads_one_sentence(died: Path, tmp_path: Path) -> None:
+@pytest.mark.fault(
+    "each file of the newest checkpoint in turn is cut short, changed, emptied, removed",
+    seen="a warning that names the file and where the checkpoint lies now",
+    lost="steps since the checkpoint before it are computed again",
+    proof="the checkpoint before it is chosen, for every file and damage",
+)
+def test_each_file_of_the_newest_checkpoint_counts(died: Path, tmp_path: Path) -> None:
+    checkpoints = died / "checkpoints"
+    _, whole, newest = sorted(checkpoints.glob("step-*"))
+    files = [str(path.relative_to(newest)) for path in newest.rglob("*") if path.is_file()]
+    assert set(files) == {*checkpoint.verify(newest)["files"], "manifest.json"}
+    assert checkpoint.newest(checkpoints) == newest
+    for name in files:
+        # A manifest has no hash of its own: what may change there unseen is what it tells people.
+        damages: list[Callable[[Path], None]] = [_truncate, _empty, Path.unlink]
+        for damage in [*damages, *([] if name == "manifest.json" else [_flip])]:
+            before = (newest / name).read_bytes()
+            damage(newest / name)
+            assert checkpoint.newest(checkpoints) == whole, f"{damage} of {name}"
+            (newest / name).write_bytes(before)
+    assert checkpoint.newest(checkpoints) == newest
+
+
+@pytest.mark.fault(
+    "every checkpoint is damaged",
+    seen="`error the run … cannot go on: none of its checkpoints is whole.`; exit code 2",
+    lost="the run, unless a copy is put back; nothing is thrown away",
+    proof="the folders are still there",
+)
+def test_with_none_left_a_person_reads_one_sentence(died: Path, tmp_path: Path, is_seen: Callable[[str], None]) -> None:
     for path in (died / "checkpoints").glob("step-*"):
         _flip(path / "encoder" / "model.safetensors")
     command = [sys.executable, "-m", "heliostat", "train", "--no-evaluate", "--resume", "died"]
@@ -174,10 +216,17 @@ def test_with_none_left_a_person_reads_one_sentence(died: Path, tmp_path: Path) 
     assert done.returncode == 2
     assert "Traceback" not in done.stdout + done.stderr
     assert done.stderr.startswith("error the run 'died' cannot go on: none of its checkpoints is whole.")
+    is_seen(done.stderr)
     assert len(done.stderr.strip().splitlines()) == 1
     assert len([*(died / "checkpoints").glob("step-*")]) == 3, "nothing is thrown away"
 
 
+@pytest.mark.fault(
+    "half a checkpoint, a half fetched one and a folder of Ray are left by a dead process",
+    seen="nothing",
+    lost="nothing",
+    proof="weights of the unbroken run, to the bit",
+)
 def test_what_a_dead_process_left_is_cleared_at_the_next_start(died: Path, unbroken: Path) -> None:
     checkpoints = died / "checkpoints"
     half = checkpoints / "step-99999999"

@@ -67,7 +67,15 @@ def test_two_workers_that_behave_are_left_alone(pair: Pair) -> None:
     assert answers[0]["step"] == rows[-1]["step"] > 10
 
 
-def test_a_worker_that_skips_synchronisation_is_found_within_check_every_updates(pair: Pair) -> None:
+@pytest.mark.fault(
+    "a worker goes on with its own gradients",
+    seen="`after step … the weights of rank 1 differ from those of rank 0, first in …: gradients were not averaged`",
+    lost="steps since the checkpoint before that",
+    proof="found within train.check_every updates",
+)
+def test_a_worker_that_skips_synchronisation_is_found_within_check_every_updates(
+    pair: Pair, is_seen: Callable[[str], None]
+) -> None:
     answers, rows = pair("skip", check_every=5)
     assert answers[0] == answers[1]
     found = re.match(
@@ -76,6 +84,7 @@ def test_a_worker_that_skips_synchronisation_is_found_within_check_every_updates
         answers[0]["error"],
     )
     assert found, answers[0]
+    is_seen(answers[0]["error"])
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
 
 
@@ -87,7 +96,15 @@ def test_without_the_check_the_same_run_looks_healthy(pair: Pair) -> None:
     assert sum(losses[-3:]) < sum(losses[:3])
 
 
-def test_a_worker_that_takes_rows_of_others_is_found_after_the_first_update(pair: Pair) -> None:
+@pytest.mark.fault(
+    "a worker takes examples of another",
+    seen="`up to step … the workers saw … examples instead of the … of the plan`",
+    lost="steps since the checkpoint before that",
+    proof="examples of each rank counted against the plan",
+)
+def test_a_worker_that_takes_rows_of_others_is_found_after_the_first_update(
+    pair: Pair, is_seen: Callable[[str], None]
+) -> None:
     answers, _ = pair("greedy")
     assert answers[0] == answers[1]
     found = re.match(
@@ -96,6 +113,7 @@ def test_a_worker_that_takes_rows_of_others_is_found_after_the_first_update(pair
         answers[0]["error"],
     )
     assert found, answers[0]
+    is_seen(answers[0]["error"])
     seen, planned, first, second = map(int, found.groups())
     assert second == planned
     assert seen == first + second

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
 RUN = [
     "sentiment/tiny",
@@ -36,6 +37,12 @@ def _scored(folder: Path) -> list[int]:
     return [json.loads(line)["step"] for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
+@pytest.mark.fault(
+    "the command is killed while its checkpoints are validated apart",
+    seen="nothing: the command is gone. heliostat train --resume ID goes on",
+    lost="nothing: what was not scored is scored then",
+    proof="each validation once, in order; the evaluator ends with the command",
+)
 def test_after_kill_9_of_the_driver_no_validation_is_lost_or_comes_twice(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "killed"
     driver = _start(tmp_path, *RUN, "--run-id", "killed")

@@ -140,6 +140,12 @@ def test_updates_go_on_without_waiting_and_nothing_is_lost(
     _assert_same(tmp_path, outcome, inline)
 
 
+@pytest.mark.fault(
+    "the evaluator of train.validation=apart is killed",
+    seen="one sentence; another one is started, four times in a row at most",
+    lost="nothing: what is left to score is scored by --resume",
+    proof="each validation once, the same scores",
+)
 def test_killed_evaluators_and_a_stopped_run_lose_and_repeat_nothing(
     make: Make, inline: tuple[Outcome, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -174,6 +180,12 @@ def test_killed_evaluators_and_a_stopped_run_lose_and_repeat_nothing(
     _assert_same(tmp_path, outcome, inline)
 
 
+@pytest.mark.fault(
+    "a checkpoint is damaged before it is scored apart",
+    seen="one sentence with its step",
+    lost="its score: another one is chosen",
+    proof="all the others are scored",
+)
 def test_a_broken_checkpoint_costs_its_own_score_only(
     make: Make, inline: tuple[Outcome, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -108,12 +108,24 @@ def _newest(folder: Path) -> tuple[dict[str, str], dict[str, Any]]:
     return hashes, checkpoint.load_state(path).trainer
 
 
+@pytest.mark.fault(
+    "a gradient is not finite, train.on_nan=stop",
+    seen="one sentence with the settings to change; exit code 2",
+    lost="nothing before it",
+    proof="the sentence names them, the last checkpoint is kept",
+)
 def test_stop_names_the_settings_that_help(brittle: Callable[..., tuple[Run, Prepared]], tmp_path: Path) -> None:
     run, prepared = brittle(on_nan="stop")
     with pytest.raises(TrainError, match=r"not finite at step \d+: lower train\.lr .* train\.on_nan=skip"):
         fit(run, prepared, LocalWorker(), tmp_path)
 
 
+@pytest.mark.fault(
+    "the same with train.on_nan=skip",
+    seen="left_out in the curves; 20 in a row end the run",
+    lost="that update",
+    proof="just the updates that break are left out",
+)
 def test_skip_leaves_out_one_update_an_epoch(brittle: Callable[..., tuple[Run, Prepared]], tmp_path: Path) -> None:
     run, prepared = brittle(on_nan="skip")
     outcome = fit(run, prepared, LocalWorker(), tmp_path)
@@ -124,6 +136,12 @@ def test_skip_leaves_out_one_update_an_epoch(brittle: Callable[..., tuple[Run, P
     assert len(_newest(tmp_path)[1]["left_out"]) == 2
 
 
+@pytest.mark.fault(
+    "the same with train.on_nan=rollback",
+    seen="the curves go back to the last checkpoint that was due; three times to one checkpoint end the run",
+    lost="every batch from there up to the one that failed",
+    proof="just those batches are left out",
+)
 def test_rollback_leaves_out_all_batches_since_the_checkpoint(
     brittle: Callable[..., tuple[Run, Prepared]], tmp_path: Path
 ) -> None:

@@ -19,9 +19,11 @@ _FOLDER = "beats"
 class Beats:
     """The signs of life of one worker, written by a thread, so that a long step is no silence."""
 
-    def __init__(self, folder: Path, rank: int, *, group: str = "") -> None:
+    def __init__(self, folder: Path, rank: int, *, group: str = "", node: str = "") -> None:
         self.group = group
         """What the scheduler calls the resources of this worker's generation, so that they can be given back."""
+        self.node = node
+        """What the scheduler calls the machine."""
         self.path = folder / _FOLDER / f"rank-{rank}.json"
         self.place = (0, 0)
         """Updates begun, and whether the forward pass of the last one is through."""
@@ -57,6 +59,7 @@ class Beats:
                 "count": count,
                 "who": who,
                 "group": self.group,
+                "node": self.node,
                 "place": list(place),
                 "idle_s": time.monotonic() - moved,
             }
@@ -70,8 +73,23 @@ class Beats:
 
 def groups(folder: Path) -> set[str]:
     """The groups of resources that workers of the run said they have, alive or dead."""
+    return _told(folder, "group")
+
+
+def nodes(folder: Path) -> set[str]:
+    """The nodes that workers of the run said they are on, alive or dead."""
+    return _told(folder, "node")
+
+
+def _told(folder: Path, key: str) -> set[str]:
     texts = [path.read_text(encoding="utf-8") for path in (folder / _FOLDER).glob("rank-*.json")]
-    return {beat["group"] for text in texts if (beat := _beat(text)) and beat["group"]}
+    return {str(beat[key]) for text in texts if (beat := _beat(text)) and beat.get(key)}
+
+
+def forget(folder: Path) -> None:
+    """Remove the signs of life of workers that are no more: those that were killed could not."""
+    for path in (folder / _FOLDER).glob("*.json"):
+        path.unlink(missing_ok=True)
 
 
 def wait_for_silence(folder: Path) -> None:
@@ -81,8 +99,7 @@ def wait_for_silence(folder: Path) -> None:
         before = texts
         if texts:
             time.sleep(2.5 * INTERVAL_S)
-    for path in texts:
-        path.unlink(missing_ok=True)
+    forget(folder)
 
 
 class Sign(NamedTuple):

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from heliostat.train.beats import Listener
+from heliostat.train.beats import Listener, groups
 from heliostat.train.uploads import trouble
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ class Lookout:
         """The rank that hung last, as a sentence; empty when none did."""
         self._is_out = False
         self._looked_at = 0.0
+        self._generations: set[str] = set()
 
     def __call__(self) -> None:
         """Look once."""
@@ -35,10 +36,17 @@ class Lookout:
             return
         self._looked_at = now
         self._look_at_mirror()
+        self._look_at_generation()
         silent = self.listener.silent()
         if silent and silent != self.hung:
             self.watcher.warn(f"{silent}. It is ended; the workers start again if scaling.max_failures allows.")
         self.hung = silent or self.hung
+
+    def _look_at_generation(self) -> None:
+        found = groups(self.folder)
+        if self._generations and found - self._generations:
+            self.watcher.warn("the workers started again from the last checkpoint.")
+        self._generations |= found
 
     def _look_at_mirror(self) -> None:
         words = trouble(self.folder)

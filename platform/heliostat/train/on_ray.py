@@ -10,22 +10,26 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from heliostat.errors import HeliostatError, Stopped, TrainError
 from heliostat.run import Run, ScalingSettings
 from heliostat.run.settings import AUTO
-from heliostat.train.beats import Beats, groups, wait_for_silence
+from heliostat.train.beats import Beats, forget, groups, nodes, wait_for_silence
 from heliostat.train.crew import share_of_cores
 from heliostat.train.full_disk import full_disk_told
 from heliostat.train.lookout import Lookout
-from heliostat.train.run_folder import is_asked_to_stop
+from heliostat.train.roll_call import Roll, RollCall, nodes_of_ray
+from heliostat.train.run_folder import ask_to_move, has_moved, is_asked_to_move, is_asked_to_stop
 
+_FULL_MEMORY = re.compile(r"Memory on the node \(IP: (\S+), ID: \w+\) was ([\d.]+)GB used / ([\d.]+)GB limit")
 _STOPPED = "stopped"
+_DEAD_CONTROLLER = "Ray's controller of the training died. The workers start again from the last checkpoint."
 
 
 def train_on_ray(run: Run, prepared: Path, folder: Path, look: Lookout) -> None:
@@ -33,26 +37,53 @@ def train_on_ray(run: Run, prepared: Path, folder: Path, look: Lookout) -> None:
 
     Raises what the workers raised: Stopped, or another HeliostatError; TrainError when Ray gave up.
     """
-    from ray.exceptions import RayActorError
-
     cpus = check_resources(run.scaling.least_workers)
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")  # after that it counts anew what there is
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(run.scaling.timeout_s)
     (folder / "failure.json").unlink(missing_ok=True)
-    for _ in range(run.scaling.max_failures + 1):
-        failure = _launch(run, prepared, folder, cpus, look)
-        if not isinstance(failure, RayActorError):
-            break
-        look.watcher.warn("Ray's controller of the training died. The workers start again from the last checkpoint.")
-        _free(groups(folder))
-        wait_for_silence(folder)  # two generations of workers must not write one checkpoint
+    try:
+        failure = _launch_until_done(run, prepared, folder, cpus, look)
+    finally:
+        forget(folder)
+        has_moved(folder)  # a wish that came too late is over
     if failure is not None:
         _raise_failure(folder, failure, look.hung)
     if (folder / "failure.json").exists():
         _raise_failure(folder, None)
 
 
-def _launch(run: Run, prepared: Path, folder: Path, cpus: float, look: Lookout) -> BaseException | None:
+def _launch_until_done(run: Run, prepared: Path, folder: Path, cpus: float, look: Lookout) -> BaseException | None:
+    """Launch the workers again while they move, and while Ray's controller dies no more often than it may."""
+    from ray.exceptions import RayActorError
+
+    deaths = 0
+    with _roll_call(run, folder, cpus, look) as roll_call:
+        while True:
+            failure = _launch(run, prepared, folder, cpus, [look, roll_call])
+            if isinstance(failure, RayActorError) and deaths < run.scaling.max_failures:
+                deaths += 1
+                look.watcher.warn(_DEAD_CONTROLLER)
+                _free(groups(folder))
+                wait_for_silence(folder)  # two generations of workers must not write one checkpoint
+            elif _told(folder).get("kind") != _STOPPED or not has_moved(folder):
+                return failure
+            (folder / "failure.json").unlink(missing_ok=True)
+
+
+def _roll_call(run: Run, folder: Path, cpus: float, look: Lookout) -> RollCall:
+    each = {"GPU": 1.0} if _has_gpus(run) else {"CPU": cpus}
+    return RollCall(
+        Roll(run.scaling.least_workers, run.scaling.timeout_s, folder.name),
+        lambda: nodes_of_ray(each, nodes(folder)),
+        warn=look.watcher.warn,
+        move=lambda: ask_to_move(folder),
+    )
+
+
+def _launch(
+    run: Run, prepared: Path, folder: Path, cpus: float, looks: Sequence[Callable[[], None]]
+) -> BaseException | None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
@@ -75,7 +106,12 @@ def _launch(run: Run, prepared: Path, folder: Path, cpus: float, look: Lookout) 
                 failure_config=FailureConfig(max_failures=run.scaling.max_failures),
             ),
         )
-        return _fit(trainer, look)
+        try:
+            return _fit(trainer, looks)
+        except TrainError:
+            _end_controllers()
+            _free(groups(folder))
+            raise
 
 
 def _free(placement_groups: set[str]) -> None:
@@ -87,6 +123,19 @@ def _free(placement_groups: set[str]) -> None:
         remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
 
 
+def _end_controllers() -> None:
+    """End Ray's controller of a training that is given up: it would wait for room as long as this process lives."""
+    import ray
+    from ray import ActorID
+    from ray._private import state
+    from ray._private.worker import global_worker
+
+    job = ray.get_runtime_context().get_job_id()
+    for name, actor in state.actors(actor_state_name="ALIVE").items():
+        if actor["JobID"] == job and actor["ActorClassName"] == "TrainController":
+            global_worker.core_worker.kill_actor(ActorID.from_hex(name), True)
+
+
 def _own_group() -> str:
     from ray.util import get_current_placement_group
 
@@ -94,7 +143,7 @@ def _own_group() -> str:
     return "" if group is None else str(group.id.hex())
 
 
-def _fit(trainer: Any, poll: Callable[[], None]) -> BaseException | None:
+def _fit(trainer: Any, looks: Sequence[Callable[[], None]]) -> BaseException | None:
     """`trainer.fit()` in a thread of its own, so that Ray installs no signal handlers and this thread stays free."""
     failures: list[BaseException] = []
 
@@ -108,24 +157,37 @@ def _fit(trainer: Any, poll: Callable[[], None]) -> BaseException | None:
     thread.start()
     while thread.is_alive():
         thread.join(0.2)
-        poll()
+        for look in looks:
+            look()
     return failures[0] if failures else None
 
 
 def _raise_failure(folder: Path, failure: BaseException | None, hung: str = "") -> None:
     """Raise what a worker wrote down as the reason, or else what Ray says."""
-    path = folder / "failure.json"
-    if path.exists():
-        told = json.loads(path.read_text(encoding="utf-8"))
+    if told := _told(folder):
         if told["kind"] == _STOPPED:
             raise Stopped(told["message"])
         raise TrainError(told["message"]) from failure
-    why = f"{hung}." if hung else _last_line(failure)
+    why = f"{hung}." if hung else _why(failure)
     raise TrainError(f"the workers failed and Ray gave up: {why} Continue with --resume {folder.name}.") from failure
 
 
-def _last_line(failure: BaseException | None) -> str:
-    lines = [line.strip() for line in str(failure).splitlines() if line.strip()]
+def _told(folder: Path) -> dict[str, str]:
+    """What a worker wrote down as the reason of its end; empty where none did."""
+    path = folder / "failure.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _why(failure: BaseException | None) -> str:
+    """A sentence on what Ray says: of the memory of a node what a person needs to know, else Ray's own last line."""
+    text = str(failure)
+    if full := _FULL_MEMORY.search(text):
+        address, used, limit = full.groups()
+        return (
+            f"the memory of the node {address} ran out ({used} of {limit} GB) and workers there were ended. "
+            "`heliostat plan` says what a run needs; train.tokens_per_micro_batch makes its passes smaller."
+        )
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else type(failure).__name__
 
 
@@ -134,6 +196,7 @@ def work(config: dict[str, Any]) -> None:
 
     An error that a user can mend is no reason to start again: it is written down and the worker ends in order.
     """
+    import ray
     import ray.train
     import ray.train.torch
 
@@ -148,11 +211,11 @@ def work(config: dict[str, Any]) -> None:
     set_threads(run.scaling.threads_per_worker or share_of_cores(context.get_local_world_size()))
     worker = RayWorker(
         ray.train.torch.get_device(),
-        lambda: is_asked_to_stop(folder),
+        lambda: is_asked_to_stop(folder) or is_asked_to_move(folder),
         strategy=run.scaling.strategy,
         precision=run.train.precision,
     )
-    worker.beats = Beats(folder, worker.rank, group=_own_group())
+    worker.beats = Beats(folder, worker.rank, group=_own_group(), node=ray.get_runtime_context().get_node_id())
     worker.beats.start(worker.world_size)
     try:
         with full_disk_told(folder):

@@ -56,7 +56,8 @@ def reopen(run_id: str, scaling: Mapping[str, Any] | None = None) -> tuple[Run, 
         run = check(json.loads((folder / "run.json").read_text(encoding="utf-8")), source=str(folder / "run.json"))
     except (ValueError, RunError) as error:
         raise TrainError(f"the run '{run_id}' cannot be read: {error}") from error
-    (folder / "stop").unlink(missing_ok=True)
+    for wish in ("stop", "move"):
+        (folder / wish).unlink(missing_ok=True)
     if scaling:
         values = run.dump()
         values["scaling"] |= scaling
@@ -89,3 +90,20 @@ def ask_to_stop(folder: Path) -> None:
 def is_asked_to_stop(folder: Path) -> bool:
     """Whether somebody asked the run to stop."""
     return (folder / "stop").exists()
+
+
+def ask_to_move(folder: Path) -> None:
+    """Ask all workers of the run to save and end, as they are to start again elsewhere."""
+    (folder / "move").touch()
+
+
+def is_asked_to_move(folder: Path) -> bool:
+    """Whether the workers are to start again elsewhere."""
+    return (folder / "move").exists()
+
+
+def has_moved(folder: Path) -> bool:
+    """Whether workers ended to start again elsewhere, and for no other reason; the wish is over with that."""
+    was_asked = is_asked_to_move(folder)
+    (folder / "move").unlink(missing_ok=True)
+    return was_asked and not is_asked_to_stop(folder)
