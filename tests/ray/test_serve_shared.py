@@ -28,8 +28,8 @@ LORA = {"type": "lora", "rank": 4, "targets": ["query", "value", "dense"]}
 def settings(*others: str, **more: Any) -> DeploySettings:
     """Three models that share, one of them without an adapter, and one by itself."""
     topic = {"model": "topic@champion", "limits": {"max_instances": 30}, **more}
-    models = ["tone@champion", topic, "mood:1", *others]
-    return check_deployment({"models": models, "port": 0, "shared": list(MEMBERS)})
+    models = ["tone@champion", topic, "mood:1", *({"model": name, "precision": "fp32"} for name in others)]
+    return check_deployment({"models": models, "port": 0, "shared": {"models": list(MEMBERS), "precision": "fp32"}})
 
 
 @pytest.fixture(scope="module")

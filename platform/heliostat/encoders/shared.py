@@ -239,6 +239,7 @@ class JoinedText(nn.Module):
         super().__init__()
         self.shared = shared
         self.model = model
+        self.transformer = shared.modules[0].transformer  # for those who walk over the layers of a model
 
     def forward(self, batch: Batch) -> TokenFeatures:
         """As TextModule."""
