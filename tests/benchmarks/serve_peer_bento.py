@@ -20,7 +20,7 @@ class Reviews:
     @bentoml.api(
         batchable=True,
         max_batch_size=int(os.environ.get("BATCH", "32")),
-        max_latency_ms=int(os.environ.get("LATENCY_MS", "1000")),
+        max_latency_ms=int(os.environ.get("LATENCY_MS", "10000")),
     )
     def predict(self, texts: list[str]) -> list[dict[str, float]]:
         """The probability of each label, a text."""

@@ -25,7 +25,7 @@ class Reviews:
     def __init__(self, folder: str) -> None:
         from heliostat.predict import Predictor
 
-        self.predictor = Predictor.load(Path(folder), threads=2, precision="bf16")
+        self.predictor = Predictor.load(Path(folder), threads=1, precision="bf16")
 
     @api.post("/predict")
     def predict(self, review: dict[str, str]) -> dict[str, Any]:
@@ -37,7 +37,7 @@ class Reviews:
 def main() -> None:
     ray.init(log_to_driver=False, include_dashboard=False)
     serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[1])})
-    serve.run(Reviews.bind(sys.argv[2]))
+    serve.run(Reviews.bind(sys.argv[2]))  # type: ignore[attr-defined]
     while True:
         time.sleep(1)
 

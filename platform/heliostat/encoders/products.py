@@ -40,7 +40,8 @@ class Linear(nn.Linear):
     @property
     def packed_rows(self) -> int:
         """Rows of the weight that stands packed: those of the layers that multiply with this one, too."""
-        return self.out_features + sum(each.out_features for each in self.__dict__.get("followers", ()))
+        followers: tuple[nn.Linear, ...] = self.__dict__.get("followers", ())
+        return self.out_features + sum(each.out_features for each in followers)
 
 
 class Leader(Linear):
@@ -121,8 +122,8 @@ def warm(model: nn.Module, most_rows: int, seconds: float) -> int:
 
     Small counts come first. Ends after `seconds`; returns how many products were tried.
     """
-    layers = [each for each in model.modules() if isinstance(each, Linear) and each.packed]
-    kinds = {(each.in_features, each.packed_rows, each.bias is None): each.packed for each in layers}
+    layers = [each for each in model.modules() if isinstance(each, Linear)]
+    kinds = {(e.in_features, e.packed_rows, e.bias is None): e.packed for e in layers if e.packed}
     until, tried, rows = time.monotonic() + seconds, 0, 0
     while (rows := familiar(rows + 1)) <= most_rows:
         for (width, *_), packed in kinds.items():

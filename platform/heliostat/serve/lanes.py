@@ -9,7 +9,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from starlette.types import Scope
 
@@ -59,7 +59,8 @@ class Way(Frames):
     def ended(self) -> None:
         """The connection is gone, and with it what it was to answer."""
         self.is_open = False
-        for future in (self.greeted, *self.waiting.values()):
+        futures: list[asyncio.Future[Any]] = [self.greeted, *self.waiting.values()]
+        for future in futures:
             if not future.done():
                 future.set_exception(ConnectionError("the replica is gone"))
                 future.exception()  # somebody waits for it, or nobody wants to hear of it
@@ -67,7 +68,8 @@ class Way(Frames):
 
     async def ask(self, scope: Scope, body: bytes, gone: asyncio.Future[None]) -> ByLane | None:
         """The replica's answer; None when `gone` came first. Raises ConnectionError, and TimeoutError for a silence."""
-        number, answer = next(self._numbers), asyncio.get_running_loop().create_future()
+        number = next(self._numbers)
+        answer: asyncio.Future[ByLane] = asyncio.get_running_loop().create_future()
         self.waiting[number] = answer
         query = scope.get("query_string", b"").decode("latin-1")
         self.put(number, ASK, [scope["method"], scope["path"], query, as_text(scope["headers"])], body)
