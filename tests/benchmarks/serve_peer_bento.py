@@ -17,7 +17,7 @@ class Reviews:
     def __init__(self) -> None:
         self.classify = Classifier(Path(os.environ["CHECKPOINT"]))
 
-    @bentoml.api(
+    @bentoml.api(  # type: ignore[untyped-decorator]
         batchable=True,
         max_batch_size=int(os.environ.get("BATCH", "32")),
         max_latency_ms=int(os.environ.get("LATENCY_MS", "10000")),
