@@ -2,8 +2,9 @@
 
 `16` and `64` connections, each asking again once it is answered (`serve_load.py`), with real reviews, one a request,
 of a MiniLM that was fine-tuned on others; the same weights everywhere. Each server has the same two cores, which the
-load generator shares; its CPU seconds are told apart. Every side has a process a core with one thread in it, which is
-what each was fastest with. Answers are held against those of the fp32 predictor first.
+load generator shares; its CPU seconds are told apart. Every side has a process a core with one thread in it, or one
+process with two threads, whichever it answered more with (`serve_sides.py`). Answers are held against those of the fp32
+predictor first.
 `overhead`: one connection, one thread; the median time and CPU of a request less those of the same prediction in
 process, and less the CPU that the server spends when nobody asks, beside Ray Serve around the same predictor.
 """
@@ -48,7 +49,8 @@ def turn(case: str, side: str, settings: Settings) -> dict[str, Any]:
     texts = texts_of(settings)
     expected = expected_of(checkpoint, texts[: settings["checked"]])
     alone = in_process(checkpoint, texts, settings) if case == "overhead" else {}
-    with served(side, checkpoint, replicas=1 if case == "overhead" else cores()) as (port, process):
+    replicas = 1 if case == "overhead" else cores()
+    with served(side, checkpoint, replicas, settings["connections"]) as (port, process):
         equal = compared(side, port, texts[: settings["checked"]], expected)
         load(side, port, texts, settings["connections"], settings["warm_s"])
         before = family_cpu(process.pid)

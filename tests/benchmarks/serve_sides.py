@@ -28,16 +28,21 @@ FLAGS: dict[str, dict[str, str]] = {
     ONNX: {"WORKERS": "2", "OMP_NUM_THREADS": "1"},
     HAPROXY: {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"},
 }
-"""What each peer was fastest with here."""
+"""A process a core, which answered more here than one process of two threads; waits as their documentations show."""
+MANY = {PIPELINE: {"WORKERS": "1", "OMP_NUM_THREADS": "2"}}
+"""At 64 connections, where that was otherwise."""
 
 
 @contextmanager
-def served(side: str, checkpoint: Path, replicas: int) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+def served(
+    side: str, checkpoint: Path, replicas: int, connections: int
+) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """The server of a side, once it answers; none of its processes is left behind."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     environment = {**os.environ, "CHECKPOINT": str(checkpoint), **FLAGS.get(side, {})}
+    environment |= MANY.get(side, {}) if connections > 16 else {}
     command = command_of(side, port, checkpoint)
     if side == OURS:
         command += ["--replicas", str(replicas), "--threads", "1"]
