@@ -54,14 +54,18 @@ def train_on_ray(run: Run, prepared: Path, folder: Path, look: Lookout) -> None:
 
 
 def _launch_until_done(run: Run, prepared: Path, folder: Path, cpus: float, look: Lookout) -> BaseException | None:
-    """Launch the workers again while they move, and while Ray's controller dies no more often than it may."""
+    """Launch the workers again while they move, and while Ray's controller dies no more often than it may.
+
+    Where memory runs out Ray ends actors beside the workers, and its controller takes that for the end.
+    """
     from ray.exceptions import RayActorError
+    from ray.train import ControllerError
 
     deaths = 0
     with _roll_call(run, folder, cpus, look) as roll_call:
         while True:
             failure = _launch(run, prepared, folder, cpus, [look, roll_call])
-            if isinstance(failure, RayActorError) and deaths < run.scaling.max_failures:
+            if isinstance(failure, (RayActorError, ControllerError)) and deaths < run.scaling.max_failures:
                 deaths += 1
                 look.watcher.warn(_DEAD_CONTROLLER)
                 _free(groups(folder))

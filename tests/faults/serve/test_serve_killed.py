@@ -53,7 +53,7 @@ def test_the_controller_is_killed(stage: Any, deployment: Deployment, load: Any)
 
 @pytest.mark.fault(
     "the proxy of a deployment is killed",
-    seen="connections are refused until the new one listens (3 to 10 s); clients that retry see a slow answer",
+    seen="connections are refused until the new one listens (4 to 12 s); clients that retry see a slow answer",
     lost="requests of clients that do not retry",
     proof="none of those with retries is lost, none answered wrongly",
 )
