@@ -60,7 +60,7 @@ def _size(folder: Path) -> int:
 
 @pytest.mark.fault(
     "the disk fills up while a checkpoint is written",
-    seen="`error No space left on device…Make room, then continue with --resume …`; exit code 2",
+    seen="`error …No space left on device…Make room, then continue with --resume …`; exit code 2",
     lost="steps since the last checkpoint are computed again; of the result nothing",
     proof="weights of the unbroken run, to the bit",
 )
@@ -97,7 +97,7 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(
 
 @pytest.mark.fault(
     "a limit on the size of files is hit",
-    seen="`error File too large…--resume …`; exit code 2",
+    seen="`error …File too large…--resume …`; exit code 2",
     lost="steps since the last checkpoint, until it is resumed",
     proof="no half of a checkpoint is left",
 )

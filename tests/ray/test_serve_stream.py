@@ -23,7 +23,7 @@ def deployment(
 ) -> Iterator[Deployment]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HELIOSTAT_HOME", str(tmp_path_factory.mktemp("home")))
-        with serve([str(tiny_writer), str(tiny_checkpoint)][: request.param], port=0) as deployment:
+        with serve([str(tiny_writer), str(tiny_checkpoint)][: request.param], port=0, precision="fp32") as deployment:
             yield deployment
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -332,6 +332,7 @@ def test_shown_run_reads_back_equal_and_says_where_values_came_from(wine: Path) 
     assert notes["seed"] == ""
 
 
+@settings(deadline=None)  # the first example waits for imports
 @given(note=st.text(), slices=st.lists(st.text(), max_size=3), lr=st.floats(min_value=1e-300, max_value=1e300))
 def test_every_run_renders_to_yaml_that_reads_back(note: str, slices: list[str], lr: float) -> None:
     values = {

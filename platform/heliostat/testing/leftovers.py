@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 MARK = "HELIOSTAT_TEST_RING"
 """The environment variable by which processes are known again, whoever is their parent by then."""
+_COMMAND = ["-m", "heliostat"]
 _OF_THE_DEAD = (
     "runs/*/ray-*",
     "runs/*/beats/*",
@@ -37,6 +38,15 @@ def marked() -> Iterator[str]:
 
 def strays(word: str) -> list[str]:
     """Processes that carry the word and descend from this one no more, and trainings that still run, as text."""
+    return _carrying(word, lambda is_ours, words: not is_ours or words[1:3] == _COMMAND)
+
+
+def trainings(word: str) -> list[str]:
+    """The commands of ours among them."""
+    return _carrying(word, lambda _, words: words[1:3] == _COMMAND)
+
+
+def _carrying(word: str, is_meant: Callable[[bool, list[str]], bool]) -> list[str]:
     import psutil
 
     ours = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
@@ -48,7 +58,7 @@ def strays(word: str) -> list[str]:
             words = process.cmdline()
         except psutil.Error:  # it has ended, or is somebody else's
             continue
-        if process.pid not in ours or words[1:3] == ["-m", "heliostat"]:
+        if is_meant(process.pid in ours, words):
             found.append(f"process {process.pid}: {' '.join(words)[:200]}")
     return sorted(found)
 

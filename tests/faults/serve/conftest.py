@@ -95,7 +95,7 @@ def _cpus_come_back(deployment: Deployment) -> Iterator[None]:
     Stage.wait_until(lambda: Stage.free_cpus() == before, f"{before:g} free CPUs again")
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path, other_checkpoint: Path) -> Iterator[Path]:
     """A store with two versions that answer differently, and a third whose golden answers are not its own."""
     folder = tmp_path_factory.mktemp("home")
@@ -116,7 +116,7 @@ def broken(source: Path, folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def expected(home: Path) -> dict[int, list[dict[str, Any]]]:
     """What each version answers."""
     found = {}
@@ -128,7 +128,7 @@ def expected(home: Path) -> dict[int, list[dict[str, Any]]]:
     return found
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def deployment(home: Path) -> Iterator[Deployment]:
     with deploy(Stage.settings()) as deployment:
         yield deployment
