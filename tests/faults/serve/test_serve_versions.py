@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import psutil
 import pytest
 
 from heliostat.errors import ServeError
@@ -27,7 +28,14 @@ def test_a_canary_comes_and_goes(stage: Any, deployment: Deployment, load: Any) 
         deployment.update(stage.settings(canary={"version": 2, "percent": 30}))
         stage.more(found, 100)
         stage.more(found, 20, version=2)
-        canary = stage.named("ServeReplica:_canary.mood:Replica")
+        # Ray writes a process's title anew around each call: a look may come in between.
+        canary: list[psutil.Process] = []
+
+        def is_there() -> bool:
+            canary.extend(stage.named("ServeReplica:_canary.mood:Replica"))
+            return bool(canary)
+
+        stage.wait_until(is_there, "the canary's process")
         os.kill(canary[0].pid, signal.SIGKILL)  # a canary that dies costs nobody an answer
         stage.more(found, 100)
         started = time.monotonic()
