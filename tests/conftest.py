@@ -6,7 +6,6 @@ import csv
 import os
 import random
 import re
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -238,10 +237,7 @@ def ring() -> Iterator[str]:
     """A word that every process carries which the tests of this session start; after them, none is left that does."""
     with leftovers.marked() as word:
         yield word
-        deadline = time.monotonic() + 240  # after kill -9 of a driver Ray's own agents find out in a minute or two
-        while leftovers.strays(word) and time.monotonic() < deadline:
-            time.sleep(0.5)
-        assert leftovers.strays(word) == []
+        assert leftovers.settled(lambda: leftovers.strays(word)) == []
 
 
 @pytest.fixture(scope="session")
@@ -266,10 +262,7 @@ def _nothing_left(
 
     before = left()
     yield
-    deadline = time.monotonic() + 240
-    while left() - before and time.monotonic() < deadline:
-        time.sleep(0.5)
-    assert left() - before == set()
+    assert leftovers.settled(lambda: sorted(left() - before)) == []
 
 
 @pytest.fixture

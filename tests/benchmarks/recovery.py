@@ -250,4 +250,4 @@ def rows(case: str, rounds: Sequence[Facts], settings: Settings) -> list[Row]:
 
 
 if __name__ == "__main__":
-    run(Benchmark("recovery", __file__, CASES, turn, rows))
+    run(Benchmark("recovery", __file__, CASES, turn, rows, rooms=("cli",)))

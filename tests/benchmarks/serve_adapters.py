@@ -279,4 +279,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--load"]:
         _generate(int(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5]))
     else:
-        run(Benchmark("serve_adapters", __file__, CASES, turn, rows))
+        run(Benchmark("serve_adapters", __file__, CASES, turn, rows, rooms=("cli", "serve")))

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 
 from heliostat.errors import ServeError
@@ -17,6 +16,7 @@ from heliostat.models import ModelStore
 from heliostat.predict import Predictor
 from heliostat.serve.client import Client
 from heliostat.serve.deployment import Deployment, serve
+from heliostat.testing import leftovers
 from heliostat.testing.bad_requests import CHUNK, MARKER, BadRequest, bad_requests
 
 LINES = [{"text": f"the bus number {n} is {'late' if n % 2 else 'lovely'}" + " again" * (n % 7)} for n in range(40)]
@@ -37,9 +37,10 @@ def home(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Ite
 
 @pytest.fixture(scope="module", params=[("mood@champion",), ("mood:1", "temper")], ids=["one model", "two models"])
 def deployment(request: pytest.FixtureRequest, home: Path) -> Iterator[Deployment]:
+    others = leftovers.raylets()  # a cluster that other tests of this process keep
     with serve(request.param, port=0, precision="fp32") as deployment:
         yield deployment
-    assert [child for child in psutil.Process().children(recursive=True) if "raylet" in child.name()] == []
+    assert leftovers.raylets() == others
 
 
 def send_bad(url: str, case: BadRequest) -> tuple[httpx.Response, int]:

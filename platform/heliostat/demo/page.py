@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from html import escape
 from typing import Any, NamedTuple
 
@@ -137,12 +138,10 @@ def _answerer(model: Model, fields: list[FormField]) -> Any:
 
     def written(request: gr.Request, *values: Any) -> Iterator[list[Any]]:
         words = ""
-        try:
+        with suppress(ServeError, ValueError):  # the whole answer says what is wrong
             for piece in model.client_of(request).stream(model.name, record_from(fields, values)):
                 words += piece
                 yield _being_written(words)
-        except (ServeError, ValueError):
-            pass  # the whole answer says what is wrong
         yield answer(request, *values)
 
     return written if model.about.get("streams") else answer

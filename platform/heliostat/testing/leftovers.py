@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,6 +62,24 @@ def _carrying(word: str, is_meant: Callable[[bool, list[str]], bool]) -> list[st
         if is_meant(process.pid in ours, words):
             found.append(f"process {process.pid}: {' '.join(words)[:200]}")
     return sorted(found)
+
+
+def raylets() -> set[int]:
+    """The process ids of the nodes of Ray that descend from this process."""
+    import psutil
+
+    return {child.pid for child in psutil.Process().children(recursive=True) if child.name() == "raylet"}
+
+
+def settled(look: Callable[[], list[str]], timeout_s: float = 240.0) -> list[str]:
+    """What `look` still finds when that does not end by itself.
+
+    After kill -9 of a driver Ray's own agents find out in a minute or two.
+    """
+    deadline = time.monotonic() + timeout_s
+    while (found := look()) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return found
 
 
 def folders(home: Path) -> list[str]:

@@ -26,6 +26,7 @@ from heliostat.models import ModelStore
 from heliostat.predict import Predictor
 from heliostat.serve.deploy_file import DeploySettings, check_deployment
 from heliostat.serve.deployment import Deployment, deploy
+from heliostat.testing import leftovers
 
 NUM_CLIENTS = 8
 LINES = [{"text": f"the bus number {n} is {'late' if n % 2 else 'lovely'}" + " again" * (n % 7)} for n in range(24)]
@@ -130,9 +131,10 @@ def expected(home: Path) -> dict[int, list[dict[str, Any]]]:
 
 @pytest.fixture(scope="module")
 def deployment(home: Path) -> Iterator[Deployment]:
+    others = leftovers.raylets()  # a cluster that other tests of this process keep
     with deploy(Stage.settings()) as deployment:
         yield deployment
-    assert [child for child in psutil.Process().children(recursive=True) if "raylet" in child.name()] == []
+    assert leftovers.raylets() == others
 
 
 class Load:
