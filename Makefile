@@ -23,7 +23,7 @@ quickstart: $(STAMP)
 test: $(STAMP)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not sweep' tests
 
-# Every fault, the slow sweeps too. The first line printed gives the seed of the kills, the last ones how each fault ended.
+# Every fault, and all that `make test` leaves out for its time. The first line printed gives the seed of the kills, the last ones how each fault ended.
 faults: $(STAMP)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -s --durations=20 -m 'fault or sweep' tests
 

@@ -166,6 +166,7 @@ def test_training_goes_on_while_the_bucket_is_out_and_the_rest_follows(
     lost="nothing, once they are sent",
     proof="bucket and folder hold the same after that",
 )
+@pytest.mark.sweep
 def test_what_is_not_in_the_bucket_at_the_end_is_said_and_sent_later(
     home: Path, s3: Any, monkeypatch: pytest.MonkeyPatch, is_seen: Callable[[str], None]
 ) -> None:

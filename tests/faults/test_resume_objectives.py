@@ -29,6 +29,8 @@ OBJECTIVES = {
     "causal_lm": ({"type": "core.causal_lm"}, {**TEXT, "type": "core.causal_text"}, CHUNKS),
     "sequence_to_sequence": ({"type": "core.denoising"}, {**TEXT, "type": "core.seq2seq_text"}, CHUNKS),
 }
+SLOW = ("causal_lm", "sequence_to_sequence")
+"""Which `make test` leaves to `make faults`."""
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +75,9 @@ def _file(objective: str, corpus: Path, folder: Path, *, epochs: int, num_worker
     lost="steps since the last checkpoint are computed again; of the result nothing",
     proof="weights of the unbroken run, to the bit",
 )
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize(
+    "objective", [pytest.param(each, marks=[pytest.mark.sweep] if each in SLOW else []) for each in OBJECTIVES]
+)
 def test_a_killed_run_goes_on_to_the_same_bits(
     objective: str,
     corpus: Path,

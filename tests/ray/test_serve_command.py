@@ -55,7 +55,9 @@ def test_a_model_that_answers_otherwise_than_its_golden_requests_takes_no_traffi
         serve([str(folder)], port=0)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [pytest.param(signal.SIGINT, 0, marks=pytest.mark.sweep), (signal.SIGTERM, 143)]
+)
 def test_the_command_ends_cleanly_and_leaves_no_process(home: Path, tmp_path: Path, number: int, code: int) -> None:
     token = tmp_path / "token"
     token.write_text("a-token-for-this-test\n", encoding="utf-8")

@@ -35,7 +35,11 @@ def home(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Ite
         yield folder
 
 
-@pytest.fixture(scope="module", params=[("mood@champion",), ("mood:1", "temper")], ids=["one model", "two models"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(("mood@champion",), marks=pytest.mark.sweep), ("mood:1", "temper")],
+    ids=["one model", "two models"],
+)
 def deployment(request: pytest.FixtureRequest, home: Path) -> Iterator[Deployment]:
     others = leftovers.raylets()  # a cluster that other tests of this process keep
     with serve(request.param, port=0, precision="fp32") as deployment:

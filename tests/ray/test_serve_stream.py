@@ -17,7 +17,7 @@ from heliostat.serve.deployment import Deployment, serve
 QUESTIONS = [{"text": "the train leaves at nine"}, {"text": "he lost his keys"}]
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["one model", "two models"])
+@pytest.fixture(scope="module", params=[pytest.param(1, marks=pytest.mark.sweep), 2], ids=["one model", "two models"])
 def deployment(
     request: pytest.FixtureRequest, tiny_writer: Path, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Deployment]:

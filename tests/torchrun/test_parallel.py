@@ -184,12 +184,14 @@ def changed(make: Any, play: Any, played: Played, tmp_path_factory: pytest.TempP
     return {"folder": folder, "elastic": told[4:7], "shards": told[7:]}
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", ["alone", "on-1", "on-2", "on-4", "on-ddp"])
 def test_two_shards_go_on_with_any_number(changed: dict[str, Any], played: Played, name: str) -> None:
     assert _losses(changed["folder"] / name) == pytest.approx(_losses(played.folders["1"]), rel=1e-4)
     assert _newest(changed["folder"] / name).name == "step-00000050"
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", ["elastic", "shards"])
 def test_a_change_of_workers_in_mid_epoch_loses_and_repeats_no_example(
     changed: dict[str, Any], played: Played, name: str

@@ -176,6 +176,7 @@ def told_of(sweep: Path) -> dict[str, Any]:
     return records
 
 
+@pytest.mark.sweep
 def test_a_population_whose_driver_was_killed_goes_on_as_if_it_had_not_been(
     toy: dict[str, Any], tmp_path: Path, start: Start, assert_gone: Gone
 ) -> None:

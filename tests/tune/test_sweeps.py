@@ -135,7 +135,7 @@ def wait_for_records(driver: subprocess.Popen[bytes], tmp_path: Path, number: in
     raise AssertionError((tmp_path / "driver.log").read_text())
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.sweep)])
 def test_a_sweep_whose_driver_ended_goes_on_and_keeps_what_was_finished(
     toy: dict[str, Any], tmp_path: Path, start: Start, assert_gone: Gone, number: signal.Signals
 ) -> None:

@@ -68,6 +68,7 @@ def _in_effect(folder: Path) -> dict[str, Any]:
     return told
 
 
+@pytest.mark.sweep
 def test_compiled_layers_give_the_same_loss_and_an_ordinary_checkpoint(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
