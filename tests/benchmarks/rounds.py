@@ -214,8 +214,8 @@ def code_fingerprint(benchmark: Benchmark) -> str:
     apart = {*APART} - {*benchmark.rooms}
     engine = [path for path in sorted(root.rglob("*.py")) if path.relative_to(root).parts[0] not in apart]
     script = Path(benchmark.script)
-    own = [script, *sorted(script.parent.glob(f"{script.stem}_*.py"))]
-    files = [*engine, *own, *(HERE / name for name in ("ours.py", "trainer.py", "language.py"))]
+    own = {script, *script.parent.glob(f"{script.stem.partition('_')[0]}_*.py")}  # serve_adapters: all of serve
+    files = [*engine, *sorted(own), *(HERE / name for name in ("ours.py", "trainer.py", "language.py"))]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
 

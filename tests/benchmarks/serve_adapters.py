@@ -14,8 +14,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -28,6 +26,7 @@ from typing import Any, NamedTuple
 
 from measure import Facts, cores, faster, middle
 from rounds import CACHE, HERE, Benchmark, Case, Row, Settings, run
+from serve_sides import family_cpu, free_port, running
 
 SHARED, ONE, APART, MERGED = "shared", "one", "apart", "merged"
 OURS = {SHARED: "a shared process a core", ONE: "one shared process"}
@@ -147,9 +146,7 @@ def labels_of(folders: dict[str, Path], asked: Sequence[Question]) -> list[str]:
 @contextmanager
 def served(side: str, folders: dict[str, Path]) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """The deployment of a side, once every model answers; none of its processes is left behind."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     file = CACHE / "serve_adapters" / f"{side}.yaml"
     each = {} if side in OURS else {"precision": "bf16"}
     models = [{"model": str(folder), **each} for folder in folders.values()]
@@ -157,55 +154,18 @@ def served(side: str, folders: dict[str, Path]) -> Iterator[tuple[int, subproces
     shared = {"shared": {"models": list(folders), "precision": "bf16", **more}} if side in OURS else {}
     file.write_text(json.dumps({"port": port, "models": models, **shared}), encoding="utf-8")
     command = [sys.executable, "-m", "heliostat", "serve", str(file)]
-    process = subprocess.Popen(command, start_new_session=True)
-    try:
-        deadline = time.monotonic() + 180
-        for model in folders:
-            while not _answers(port, model):
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"{side}: {model} does not answer")
-                time.sleep(0.2)
+    with running(command, lambda: [ask(port, Question(model, "Lovely.")) for model in folders]) as process:
         yield port, process
-    finally:
-        _end(process)
-
-
-def _answers(port: int, model: str) -> bool:
-    try:
-        return bool(ask(port, Question(model, "Lovely.")))
-    except OSError:
-        return False
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    import psutil
-
-    family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(timeout=60)
-    except subprocess.TimeoutExpired:
-        process.kill()
-    for left in psutil.wait_procs(family, timeout=5)[1]:
-        left.kill()
-
-
-def family_cpu(pid: int) -> float:
-    """CPU seconds that a process and its living descendants have spent."""
-    return sum(sum(each.cpu_times()[:2]) for each in _family(pid))
 
 
 def memory_of(pid: int) -> float:
     """Megabytes that the replicas among them hold for themselves."""
-    replicas = [each for each in _family(pid) if "ServeReplica" in " ".join(each.cmdline())]
-    return float(sum(each.memory_full_info().uss for each in replicas)) / 1e6
-
-
-def _family(pid: int) -> list[Any]:
     import psutil
 
-    here = psutil.Process(pid)
-    return [each for each in (here, *here.children(recursive=True)) if each.status() != psutil.STATUS_ZOMBIE]
+    family = psutil.Process(pid).children(recursive=True)
+    living = [each for each in family if each.status() != psutil.STATUS_ZOMBIE]
+    replicas = [each for each in living if "ServeReplica" in " ".join(each.cmdline())]
+    return float(sum(each.memory_full_info().uss for each in replicas)) / 1e6
 
 
 def path_of(model: str) -> str:

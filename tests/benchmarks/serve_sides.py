@@ -1,4 +1,4 @@
-"""The servers of serve.py: how each is started, asked and ended, and what its processes spend."""
+"""The servers of serve.py, and how any server is started, waited for and ended, and what its processes spend."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,26 +38,40 @@ def served(
     side: str, checkpoint: Path, replicas: int, connections: int
 ) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """The server of a side, once it answers; none of its processes is left behind."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     environment = {**os.environ, "CHECKPOINT": str(checkpoint), **FLAGS.get(side, {})}
     environment |= MANY.get(side, {}) if connections > 16 else {}
     command = command_of(side, port, checkpoint)
     if side == OURS:
         command += ["--replicas", str(replicas), "--threads", "1"]
+    with running(command, lambda: ask(side, port, "Lovely."), environment) as process:
+        yield port, process
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody has."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(
+    command: Sequence[str], ask_it: Callable[[], Any], environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A server, once `ask_it` raises no OSError; none of its processes is left behind."""
     process = subprocess.Popen(command, env=environment, cwd=HERE, start_new_session=True)
     try:
         deadline = time.monotonic() + 180
         while True:
             try:
-                ask(side, port, "Lovely.")
+                ask_it()
                 break
             except OSError:
                 if process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"{side} does not answer") from None
+                    raise RuntimeError(f"{' '.join(command)} does not answer") from None
                 time.sleep(0.2)
-        yield port, process
+        yield process
     finally:
         _end(process)
 
@@ -90,7 +104,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
     process.send_signal(signal.SIGTERM)
     try:
-        process.wait(timeout=40)
+        process.wait(timeout=60)
     except subprocess.TimeoutExpired:
         process.kill()
     _, left = psutil.wait_procs(family, timeout=5)
