@@ -12,10 +12,10 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from heliostat.demo.routes import GalleryRoutes
-from heliostat.serve.applications import quiet, versioned
 from heliostat.serve.guard import Access
 from heliostat.serve.limits import Limits
 from heliostat.serve.model import every_answer
+from heliostat.serve.options import quiet, versioned
 from heliostat.serve.plans import GALLERY, GALLERY_PATH
 from heliostat.serve.replica import BehindServe
 

@@ -21,10 +21,9 @@ from heliostat.serve.front import SETTING
 from heliostat.serve.guard import Access
 from heliostat.serve.lane import ROOT
 from heliostat.serve.limits import Limits
+from heliostat.serve.options import options, quiet, versioned
 from heliostat.serve.plans import INDEX, SHARED, Unit
 
-OVERLOAD = 8
-"""Serve hands a replica this many times what its queue holds, so that the replica itself says 503, in our shape."""
 ENVIRONMENT = {
     **SETTING,
     # A proxy that died is noticed at the third look: after 3 s, where Serve by itself takes 30.
@@ -33,8 +32,6 @@ ENVIRONMENT = {
 """What Serve's controller and proxy must find in their environment; a Ray that is not our own has it from elsewhere."""
 _GRACE_S = 5.0
 _STARTING_S = 30.0
-_HEALTH_S = 2.0
-"""How often Serve looks after a replica: one that died is replaced after about that long."""
 _AUTOSCALING = {
     "upscale_delay_s": 3.0,
     "downscale_delay_s": 120.0,
@@ -109,11 +106,6 @@ def _drain(timeout_s: float) -> None:
         time.sleep(0.05)
 
 
-def quiet() -> dict[str, Any]:
-    """What Serve logs of our applications: warnings, no request."""
-    return {"log_level": "WARNING", "enable_access_log": False}
-
-
 def run(units: Sequence[Unit], whole: Mapping[str, Unit]) -> None:
     """Start applications, or change those that run, without waiting for them; `whole` is all that shall run.
 
@@ -178,17 +170,11 @@ def _deployment(kind: type, unit: Unit, limits: Mapping[str, Any], told: Mapping
     by_lane = unit.prefix is not None and scale.min == scale.max
     deployment = ray_serve.deployment(
         kind,
-        name="Replica",
         ray_actor_options={"num_cpus": unit.cpus},
-        max_ongoing_requests=OVERLOAD * limits["max_waiting"],
-        max_queued_requests=limits["max_waiting"],
         max_constructor_retry_count=1,
         max_surge_percent=100,
-        health_check_period_s=_HEALTH_S,
-        graceful_shutdown_wait_loop_s=0.2,
-        graceful_shutdown_timeout_s=limits["timeout_s"],
         user_config={**told, "by_lane": by_lane},
-        logging_config=quiet(),
+        **options(limits),
         **count,
     )
     return versioned(deployment, code)
@@ -207,11 +193,6 @@ def run_index(names: Sequence[str], limits: Limits, access: Access) -> None:
         Index, name="Index", ray_actor_options={"num_cpus": 0}, max_surge_percent=100, logging_config=quiet()
     )
     run_targets([ray_serve.RunTarget(versioned(index, code).bind(handles, limits.model_dump(), access), INDEX, "/")])
-
-
-def versioned(deployment: Any, code: str) -> Any:
-    """With a version of ours: else Serve would start every replica anew at each call, whatever changed."""
-    return deployment.options(version=code, _internal=True)
 
 
 def remove(apps: Iterable[str]) -> None:
