@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import re
 import subprocess
 import sys
 import time
@@ -24,6 +22,7 @@ from heliostat.models import ModelStore
 from heliostat.serve.control import the_one
 from heliostat.serve.deploy_file import load_deployment
 from heliostat.serve.guard import OPEN_PATHS
+from heliostat.testing.ray_state import session_of, stored_in_ray
 
 SAMPLE = Path(__file__).parents[2] / "demos" / "deploy.yaml"
 NAME = "sentiment"
@@ -215,39 +214,11 @@ def test_secrets_and_texts_stand_nowhere(served: Served) -> None:
     files = [path for folder in (session, served.home / "logs") for path in folder.rglob("*") if path.is_file()]
     assert len(files) > 10
     told += [path.read_bytes() for path in files]
-    told.append(state_of_ray(family))
+    stored = stored_in_ray(family)
+    assert b"serve-app" in stored.lower() or b"deployment" in stored.lower()
+    told.append(stored)
     for secret in secrets:
         assert [each[:200] for each in told if secret in each] == []
-
-
-def session_of(family: list[psutil.Process]) -> Path:
-    """The folder of the Ray that this deployment started."""
-    line = next(" ".join(each.cmdline()) for each in family if "gcs_server" in " ".join(each.cmdline()))
-    found = re.search(r"--log_dir=(\S+)/logs", line) or re.search(r"--session-dir=(\S+)", line)
-    assert found, line
-    return Path(found[1])
-
-
-def state_of_ray(family: list[psutil.Process]) -> bytes:
-    """What Ray's own store holds, as a program that joins it sees it: all keys and values, actors and jobs."""
-    code = """
-import ray, sys
-from ray._private import state
-from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_list
-ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
-for namespace in (None, b"serve", b"session", b"job", b"fun"):
-    for key in _internal_kv_list(b"", namespace=namespace):
-        sys.stdout.buffer.write(key + b" " + (_internal_kv_get(key, namespace=namespace) or b"") + b"\\n")
-print(ray.util.list_named_actors(all_namespaces=True), state.actors(), state.jobs())
-"""
-    lines = [" ".join(process.cmdline()) for process in family if process.is_running()]
-    address = next(found[1] for line in lines if (found := re.search(r"--gcs[-_]address=(\S+)", line)))
-    command = [sys.executable, "-c", code, address]
-    environment = {**os.environ, "RAY_AUTH_MODE": "token"}
-    done = subprocess.run(command, capture_output=True, timeout=60, env=environment)
-    assert b"ServeController" in done.stdout, done.stderr[-2000:]
-    assert b"serve-app" in done.stdout.lower() or b"deployment" in done.stdout.lower()
-    return done.stdout
 
 
 def test_another_terminal_changes_what_runs(served: Served) -> None:

@@ -1,13 +1,9 @@
-"""Preparation, whole: from a file to a sealed folder, once, whoever comes first; and what stops it."""
+"""Preparation, whole: from a file to a sealed folder, once; and what stops it."""
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +12,7 @@ import pytest
 
 from heliostat.component import Row
 from heliostat.data.prepare import prepare
-from heliostat.data.prepared import SPLITS, Prepared
+from heliostat.data.prepared import SPLITS
 from heliostat.errors import DataError
 from heliostat.home import home
 from heliostat.run import Run, check
@@ -246,100 +242,3 @@ def test_time_split_end_to_end(tmp_path: Path) -> None:
     days = {name: {example["day"] for example in prepared.examples(name)} for name in SPLITS}
     assert max(days["train"]) < min(days["valid"]) <= max(days["valid"]) < min(days["test"])
     assert prepared.counts == {"train": 56, "valid": 8, "test": 16}
-
-
-PLUGIN = """
-    from heliostat.plugin import Classification, DataAdapter, Encoder, FeatureSpec
-    import numpy as np
-
-    class Pairs(DataAdapter):
-        group_by = "shop"
-        order_by = "label"
-        def examples(self, rows):
-            rows = list(rows)
-            for row in rows:
-                yield {{"text": row["text"], "label": row["label"], "seen": len(rows)}}
-
-    class Lengths(Encoder):
-        def encode(self, examples):
-            if any("number 13 " in example["text"] for example in examples):
-                raise ValueError("the text of number 13 is secret")
-            return [{{"{column}": np.arange(len(e["text"]), dtype=np.int32)}} for e in examples]
-        def spec(self):
-            return FeatureSpec(4)
-        def module(self):
-            raise NotImplementedError
-
-    def register(registry):
-        registry.add("pairs", Pairs)
-        registry.add("lengths", Lengths)
-"""
-
-
-def of_plugin(path: Path, **data: Any) -> Run:
-    values = a_run(path, **data).dump()
-    values["data"]["adapter"] = {"type": "toy.pairs"}
-    values["encoder"] = {"type": "toy.lengths"}
-    return check(values)
-
-
-def test_encoder_that_refuses_one_record_loses_only_that(tmp_path: Path, install: Callable[..., Path]) -> None:
-    install("toy", PLUGIN.format(column="inputs"))
-    prepared = prepare(of_plugin(source(tmp_path, rows())))
-    assert sum(prepared.counts.values()) == 119
-    listed = json.loads((prepared.folder / "rejected.jsonl").read_text())
-    assert listed["reason"].startswith("ValueError in encode (")
-    assert listed["reason"].endswith(", in encoding")
-    assert {example["seen"] for split in SPLITS for example in prepared.examples(split)} == {40}
-
-
-def test_columns_of_encoder_and_head_may_not_clash(tmp_path: Path, install: Callable[..., Path]) -> None:
-    install("toy", PLUGIN.format(column="target"))
-    with pytest.raises(DataError, match=r"Lengths and Classification both give a column 'target'"):
-        prepare(of_plugin(source(tmp_path, rows())))
-
-
-def test_edited_plugin_prepares_anew(tmp_path: Path, install: Callable[..., Path]) -> None:
-    package = install("toy", PLUGIN.format(column="inputs"))
-    run = of_plugin(source(tmp_path, rows()))
-    before = prepare(run).key
-    (package / "cleaning.py").write_text("# a change that no version tells\n")
-    assert prepare(run).key != before
-
-
-def test_builders_at_once_leave_one_whole_folder(tmp_path: Path) -> None:
-    run = a_run(source(tmp_path, rows(60)))
-    found: list[Prepared] = []
-    threads = [threading.Thread(target=lambda: found.append(prepare(run))) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(found) == 3
-    assert len(set(map(str, found))) == 1
-    found[0].verify()
-    assert [path.name for path in (home() / "prepared").iterdir()] == [found[0].key]
-
-
-def test_half_a_folder_is_made_anew(tmp_path: Path) -> None:
-    run = a_run(source(tmp_path, rows()))
-    prepared = prepare(run)
-    (prepared.folder / "manifest.json").unlink()
-    again = prepare(run)
-    again.verify()
-    assert again == prepared
-
-
-def test_preparing_loads_neither_torch_nor_ray(tmp_path: Path) -> None:
-    run = a_run(source(tmp_path, rows()))
-    code = """if True:
-        import json, sys
-        from heliostat.data.prepare import prepare
-        from heliostat.run import check
-        prepare(check(json.loads(sys.argv[1])))
-        print(sorted({"ray", "torch"} & set(sys.modules)))
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(run.dump())], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "[]"

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from heliostat.evaluate.intervals import BLOCK_CELLS, Interval, compare, interval, p_value, resamples
+from heliostat.evaluate.page import better, signed
 from heliostat.heads.classification_metrics import Accuracy, Recall
 
 
@@ -122,3 +123,11 @@ def test_rows_that_are_drawn_together_count_once() -> None:
     assert together.scores["model"]["accuracy"] == pytest.approx(alone)
     apart = compare({"model": copies}, {"accuracy": Accuracy()}, 400).scores["model"]["accuracy"]
     assert apart.high - apart.low < 0.6 * (alone.high - alone.low)
+
+
+def test_better_knows_that_errors_should_fall() -> None:
+    gain, loss, unclear = Interval(0.1, 0.05, 0.2), Interval(-0.1, -0.2, -0.05), Interval(0.1, -0.1, 0.2)
+    assert [better("macro_f1", each) for each in (gain, loss, unclear)] == [True, False, None]
+    assert [better("calibration_error", each) for each in (gain, loss, unclear)] == [False, True, None]
+    assert signed(-0.25) == "−0.250"
+    assert signed(float("nan")) == "–"

@@ -16,10 +16,9 @@ from heliostat.baselines.tfidf import TfidfBaseline
 from heliostat.component import Row
 from heliostat.data.prepared import Prepared
 from heliostat.errors import DataError
-from heliostat.evaluate import Interval, Report, evaluate, plots
-from heliostat.evaluate.page import better, signed
+from heliostat.evaluate import Report, evaluate, plots
 from heliostat.ingest import prepare
-from heliostat.plugin import Metric, Record, TaskHead
+from heliostat.plugin import TaskHead
 from heliostat.run import Run, check
 
 REVIEWS = Path(__file__).parents[2] / "plugins/sentiment/heliostat_sentiment/data/reviews.parquet"
@@ -266,65 +265,9 @@ def test_a_slice_that_no_example_carries_is_an_error_with_a_guess(
     assert not (tmp_path / "out").exists()
 
 
-class Answer(Record):
-    length: float
-
-
-class Length(TaskHead):
-    """A head that is no classifier: it guesses a number."""
-
-    takes = Answer
-    gives = Answer
-    target_fields = ("label",)
-
-    def module(self, spec: Any) -> Any:
-        raise NotImplementedError
-
-    def metrics(self) -> dict[str, Metric]:
-        return {"share_short": lambda table: float((table["length"] < 200).mean())}
-
-
-class Measures(NamedTuple):
-    run: Run
-    head: TaskHead
-
-    def predict(self, examples: Sequence[Row]) -> list[Row]:
-        return [{"length": 100.0 + place} for place, _ in enumerate(examples)]
-
-
-def test_a_head_that_is_no_classifier_has_a_report_too(
-    predictor: Predicts, prepared_run: tuple[Run, Prepared], tmp_path: Path
-) -> None:
-    report = evaluate(Measures(predictor.run, Length()), prepared_run[1], tmp_path)
-    assert report.primary == "share_short"
-    assert isinstance(report.scores["share_short"], Interval)
-    page = report.html.read_text(encoding="utf-8")
-    assert "Confusion" not in page
-    assert "share short" in page
-
-
-def test_a_head_without_metrics_is_refused(
-    predictor: Predicts, prepared_run: tuple[Run, Prepared], tmp_path: Path
-) -> None:
-    class Silent(Length):
-        def metrics(self) -> dict[str, Metric]:
-            return {}
-
-    with pytest.raises(DataError, match="names no metrics"):
-        evaluate(Measures(predictor.run, Silent()), prepared_run[1], tmp_path)
-
-
 def test_plots_take_any_name_of_a_class(tmp_path: Path) -> None:
     import numpy as np
 
     svg = plots.confusion(np.array([[3, 1], [0, 4]]), ["<script>alert(1)</script>", "$x^{2$"])
     assert "<script" not in svg
     assert "$x^{2$" in svg
-
-
-def test_better_knows_that_errors_should_fall() -> None:
-    gain, loss, unclear = Interval(0.1, 0.05, 0.2), Interval(-0.1, -0.2, -0.05), Interval(0.1, -0.1, 0.2)
-    assert [better("macro_f1", each) for each in (gain, loss, unclear)] == [True, False, None]
-    assert [better("calibration_error", each) for each in (gain, loss, unclear)] == [False, True, None]
-    assert signed(-0.25) == "−0.250"
-    assert signed(float("nan")) == "–"

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import json
-import pickle
 import shutil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from pydantic import field_validator
 
 import heliostat
 from heliostat import checkpoint
-from heliostat.errors import CheckpointError, PluginError, PredictError, StoreError
-from heliostat.heads.classification import Class
-from heliostat.plugin import Record
+from heliostat.errors import CheckpointError, PredictError, StoreError
 from heliostat.predict import Predictor
-from heliostat.predict.record import check_answers, check_examples
 from heliostat.predict.replay import first_mismatch
 
 TEXTS = ["rain", "a lovely day and a warm sun over the old town " * 3, "we laughed", "the train leaves at nine", "x"]
@@ -94,60 +87,6 @@ def test_a_bad_example_is_named_by_place_field_and_rule(
     assert "SECRET" not in str(caught.value)
 
 
-class Claim(Record):
-    """A record with a check of its own, whose sentence quotes the value."""
-
-    amount: float
-    country: Literal["at", "de"] = "at"
-    tags: list[str] = []  # noqa: RUF012  (pydantic copies it)
-
-    @field_validator("tags")
-    @classmethod
-    def _known(cls, tags: list[str]) -> list[str]:
-        if tags:
-            raise ValueError(f"the tags {tags} are not known")
-        return tags
-
-
-def test_defaults_are_filled_in() -> None:
-    assert check_examples([{"amount": 1}], Claim) == [{"amount": 1.0, "country": "at", "tags": []}]
-
-
-def test_a_check_that_quotes_the_value_is_not_passed_on() -> None:
-    with pytest.raises(PredictError) as caught:
-        check_examples([{"amount": 1, "tags": ["SECRET"], "country": "SECRET"}], Claim)
-    assert [problem.field for problem in caught.value.problems] == ["country", "tags"]
-    assert "SECRET" not in str(caught.value)
-
-
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), min_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=8,
-)
-
-
-@given(st.lists(VALUES | st.dictionaries(st.sampled_from(["amount", "country", "tags", "\ud800"]), VALUES), max_size=3))
-def test_whatever_comes_in_is_taken_or_refused(examples: list[Any]) -> None:
-    rows: list[Any] = []
-    refused: PredictError | None = None
-    try:
-        rows = check_examples(examples, Claim)
-    except PredictError as error:
-        refused = error
-    if refused:
-        assert {problem.index for problem in refused.problems} <= set(range(len(examples)))
-        assert str(refused).encode("utf-8")
-    else:
-        assert [set(row) for row in rows] == [{"amount", "country", "tags"}] * len(examples)
-
-
-@pytest.mark.parametrize("amount", [10**400, -(10**5000), "1e999", "nan"], ids=["large", "huge", "1e999", "nan"])
-def test_a_number_that_no_float_holds_is_refused(amount: Any) -> None:
-    with pytest.raises(PredictError, match="amount"):
-        check_examples([{"amount": amount}], Claim)
-
-
 def test_deep_nesting_is_refused(predictor: Predictor) -> None:
     nested: Any = "x"
     for _ in range(5000):
@@ -176,20 +115,6 @@ def test_what_the_encoder_refuses_names_the_example(copy: Path) -> None:
     checkpoint.seal(copy, {})
     with pytest.raises(PredictError, match=r"example 0: cannot be encoded: .*'title'"):
         Predictor.load(copy).predict(ROWS)
-
-
-@pytest.mark.parametrize(
-    "answers",
-    [
-        [{"label": "glad", "probabilities": {"glad": float("nan")}}],
-        [{"label": "glad"}],
-        [{"label": "glad", "probabilities": {}, "extra": 1}],
-        [],
-    ],
-)
-def test_an_answer_that_breaks_its_record_is_not_the_callers_fault(answers: list[Any]) -> None:
-    with pytest.raises(PluginError, match=r"tiny\.mood"):
-        check_answers(answers, 1, Class, "tiny.mood")
 
 
 def test_golden_requests_are_answered_as_before(predictor: Predictor) -> None:
@@ -228,74 +153,6 @@ def test_labels_that_were_as_probable_may_change_places(expected: Any, found: An
     one, other = ({"label": each[0], "probabilities": {"a": each[1], "b": each[2]}} for each in (expected, found))
     _, _, mismatch = first_mismatch([({}, one)], [other], 0.02)
     assert (mismatch is None) == is_equal
-
-
-def names(folder: Path) -> list[str]:
-    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    return [name for name in files if not name.startswith("state/")]
-
-
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "removed"])
-def test_a_damaged_file_is_one_sentence(tiny_checkpoint: Path, tmp_path: Path, damage: str) -> None:
-    for name in names(tiny_checkpoint):
-        copy = Path(shutil.copytree(tiny_checkpoint, tmp_path / damage, dirs_exist_ok=True))
-        path = copy / name
-        content = path.read_bytes()
-        middle = len(content) // 2
-        if damage == "removed":
-            path.unlink()
-        else:
-            flipped = content[:middle] + bytes([content[middle] ^ 0x40]) + content[middle + 1 :]
-            path.write_bytes(content[:middle] if damage == "truncated" else flipped)
-        with pytest.raises(CheckpointError) as caught:
-            Predictor.load(copy)
-        assert "\n" not in str(caught.value), name
-
-
-@pytest.mark.parametrize(
-    "manifest",
-    ["", "[]", "null", "{}", '{"format": 1}', '{"format": 1, "files": []}', '{"format": 1, "files": {"a": 1}}'],
-)
-def test_a_damaged_manifest_is_one_sentence(copy: Path, manifest: str) -> None:
-    (copy / "manifest.json").write_text(manifest)
-    with pytest.raises(CheckpointError):
-        Predictor.load(copy)
-
-
-class Bomb:
-    """What runs when it is unpickled."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.marker,)
-
-
-@pytest.mark.parametrize(
-    "place", ["encoder/model.safetensors", "head/model.safetensors", "encoder/tokenizer.json", "run.json"]
-)
-def test_a_pickle_is_never_executed(copy: Path, tmp_path: Path, place: str) -> None:
-    marker = tmp_path / "executed"
-    bomb = pickle.dumps(Bomb(marker))
-    pickle.loads(bomb)  # noqa: S301  (the bomb works)
-    assert marker.exists()
-    marker.unlink()
-    (copy / place).write_bytes(bomb)
-    checkpoint.seal(copy, {})  # an attacker can hash, too
-    with pytest.raises(CheckpointError):
-        Predictor.load(copy)
-    assert not marker.exists()
-
-
-def test_weights_in_a_pickle_format_are_refused(copy: Path, tmp_path: Path) -> None:
-    marker = tmp_path / "executed"
-    (copy / "encoder" / "model.safetensors").unlink()
-    (copy / "encoder" / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(marker)))
-    checkpoint.seal(copy, {})
-    with pytest.raises(CheckpointError, match="only safetensors"):
-        Predictor.load(copy)
-    assert not marker.exists()
 
 
 def test_load_takes_a_folder(tiny_checkpoint: Path) -> None:
