@@ -41,7 +41,7 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-BENCHMARKS := finetune pretrain causal ray_overhead checkpoint recovery tune recommend serve loader gpu plan scale
+BENCHMARKS := finetune pretrain causal ray_overhead checkpoint recovery tune recommend serve serve_adapters loader gpu plan scale
 
 # One after the other, 20 minutes each at most; what is not done then goes on at the next start. The table is written in the end.
 bench bench-quick: $(STAMP)

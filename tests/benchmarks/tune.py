@@ -33,7 +33,7 @@ SPACE = {
     "train.weight_decay": "log(1e-3,0.3)",
 }
 VALIDATIONS = 9
-REACH = {"preset": "mini", "limit": 1200, "epochs": 2, "trials": 24}
+REACH = {"preset": "tiny", "limit": 600, "epochs": 2, "trials": 48}
 OVERHEAD = {"preset": "tiny", "limit": 300, "epochs": 3, "trials": 24}
 CASES = {
     "reach": Case((OURS, FIFO, ASHA, OPTUNA), REACH, {"preset": "tiny", "limit": 300, "trials": 6}),
