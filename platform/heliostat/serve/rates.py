@@ -92,7 +92,7 @@ class Allowance:
 
     async def _fetch(self, name: str, per_minute: int) -> int | None:
         """None when there are some now; 0 when they cannot be counted; or else the seconds until there is one."""
-        wanted = min(MOST_AT_ONCE, max(self._waiting[name], int(per_minute / 60 * BLOCK_S)))
+        wanted = min(MOST_AT_ONCE, max(1, self._waiting[name], int(per_minute / 60 * BLOCK_S)))
         try:
             grant = await self._take(name, per_minute, wanted)
         except Exception as error:
