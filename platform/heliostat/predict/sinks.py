@@ -179,7 +179,7 @@ def _is_open(kind: Any) -> bool:
 
     while pa.types.is_list(kind):
         kind = kind.value_type
-    return pa.types.is_struct(kind) or pa.types.is_null(kind)
+    return bool(pa.types.is_struct(kind) or pa.types.is_null(kind))
 
 
 def _of_type(values: list[Any], kind: Any) -> list[Any]:
