@@ -215,6 +215,18 @@ def test_other_models_are_another_edition_and_the_old_one_goes_on(client: TestCl
         house.gallery.names = ("colour",)
 
 
+def test_models_that_change_while_they_are_asked_how_they_stand() -> None:
+    async def recently(name: str) -> list[dict[str, Any]]:
+        gallery.names = ("colour",)
+        return []
+
+    gallery = GalleryRoutes("http://127.0.0.1:80", Limits(), Access(), recently)
+    gallery.names = ("colour", "shape")
+    with TestClient(gallery.app(), base_url="http://127.0.0.1:80") as client:
+        for names in (["colour", "shape"], ["colour"]):
+            assert [each["name"] for each in client.get("/gallery/status").json()["models"]] == names
+
+
 def test_without_keys_it_stands_open() -> None:
     house = House(Access(hosts=frozenset({"127.0.0.1"})))
     with listening(house.model.app()) as url, house.client(url) as client:

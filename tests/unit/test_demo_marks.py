@@ -13,6 +13,7 @@ from heliostat.demo.form import MANY, build_form, called, record_from, values_of
 from heliostat.demo.marks import MOST_PARTS, moved, split_up
 from heliostat.plugin import Demo
 from heliostat.predict import Predictor
+from heliostat.serve.client import Answer, RefusedError
 
 
 class Direct:
@@ -56,6 +57,46 @@ def test_a_long_text_is_split_into_a_bounded_number_of_parts(words: int) -> None
     assert "".join(parts) == text
     assert len(parts) <= MOST_PARTS
     assert len(parts) == min(words, len(parts))
+
+
+def test_no_more_is_asked_than_a_request_may_hold(tiny_checkpoint: Path) -> None:
+    client: Any = Direct(tiny_checkpoint)
+    record = {"text": "rain again and nobody called"}
+    answer = client.predict("mood", [record])[0]
+    assert [part for part, _ in moved(client, "mood", Moved(), record, answer, 2)] == [
+        "rain again and ",
+        "nobody called",
+    ]
+
+
+class Busy(Direct):
+    """Answers one question, and no more."""
+
+    def ask(self, name: str, instances: Sequence[Row]) -> Answer:
+        return Answer(super().predict(name, instances), name, 3, 1.0)
+
+    def predict(self, name: str, instances: Sequence[Row]) -> list[Row]:
+        raise RefusedError("This key may send 1 request a minute.", status=429, code="too_many_requests")
+
+
+def test_an_answer_stands_where_its_marks_are_refused(tiny_checkpoint: Path) -> None:
+    from heliostat.demo.page import Model, Panel, _answered
+
+    client: Any = Busy(tiny_checkpoint)
+    model = Model("mood", {}, Moved(), lambda _: client)
+    shown = Panel(*_answered(model, client, {"text": "rain again"}))
+    assert "answered by **mood** version **3**" in shown.facts
+    assert shown.bars.visible
+    assert not shown.marks.visible
+
+
+def test_a_json_field_that_was_cleared_is_left_out() -> None:
+    import gradio as gr
+
+    with gr.Blocks():
+        fields = build_form({"properties": {"text": {"type": "string"}, "facts": {"type": "object"}}})
+    assert record_from(fields, ["", ""]) == {"text": ""}
+    assert record_from(fields, ["a", '{"b": 1}']) == {"text": "a", "facts": {"b": 1}}
 
 
 def test_a_list_of_texts_is_written_one_a_line() -> None:

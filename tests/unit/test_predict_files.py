@@ -14,7 +14,7 @@ import pytest
 from heliostat.errors import DataError
 from heliostat.plugin import Record
 from heliostat.predict import Predictor, tables
-from heliostat.predict.sinks import Parquet, flat
+from heliostat.predict.sinks import Parquet, flat, open_sink
 from heliostat.predict.tables import check_columns, predict_file
 
 
@@ -163,6 +163,19 @@ def test_a_column_of_several_types_says_what_to_do(tmp_path: Path) -> None:
     sink.write([({"n": {"a": 1}}, answer, "")])
     with pytest.raises(DataError, match="jsonl"):
         sink.write([({"n": {"a": "one"}}, answer, "")])
+
+
+def test_objects_whose_keys_differ_lose_nothing(tmp_path: Path) -> None:
+    rows: list[Any] = [[], [{"a": 0.9}, {"b": 0.8}], [{"c": 0.7, "\ud800": 0.1}]]
+    with open_sink(tmp_path / "out.parquet", {"source": "struct"}) as sink:
+        for row in rows:  # a chunk each
+            sink.write([({"source": {"kept": 1}}, {"blanks": row}, "")])
+    table = parquet.read_table(tmp_path / "out.parquet")
+    assert [json.loads(text) for text in table.column("predicted_blanks").to_pylist()] == [
+        *rows[:2],
+        [{"c": 0.7, "?": 0.1}],
+    ]
+    assert table.column("source").to_pylist() == [{"kept": 1}] * 3
 
 
 def test_nested_predictions_become_columns() -> None:

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import pytest
@@ -121,6 +121,25 @@ def test_equal_names_of_unequal_schemas_are_kept_apart() -> None:
     whole = merged([schema("/a", "string"), schema("/b", "number"), schema("/c", "string")])
     assert whole["components"]["schemas"] == {"Text": {"type": "string"}, "Text2": {"type": "number"}}
     assert [use["schema"]["$ref"][-5:] for use in whole["paths"].values()] == ["/Text", "Text2", "/Text"]
+
+
+class Card(Record):
+    kind: Literal["card"]
+
+
+class Cash(Record):
+    kind: Literal["cash"]
+
+
+class Paid(Record):
+    by: Card | Cash = Field(discriminator="kind")
+
+
+def test_a_tag_that_names_no_kind_is_not_repeated() -> None:
+    with pytest.raises(Refusal) as refused:
+        RequestCheck(Paid, Limits()).rows({"instances": [{"by": {"kind": MARKER}}]})
+    assert (refused.value.code, refused.value.field) == ("invalid_value", "instances[0].by")
+    assert MARKER not in refused.value.message
 
 
 def test_predicts_in_order_and_says_which_model_answered(client: TestClient) -> None:

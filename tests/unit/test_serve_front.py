@@ -137,6 +137,15 @@ def test_the_routes_of_the_proxy_are_closed_but_for_its_health() -> None:
     assert ask(app, "GET", "/-/healthz").text == "success"
 
 
+def test_no_client_tells_serves_proxy_how_long_to_wait() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await ours(sorted(name.decode() for name, _ in scope["headers"]))(scope, receive, send)
+
+    told = {"X-Request-Timeout-Seconds": "-1", "X-Request-Disconnect-Disabled": "?1", "X-Request-ID": "r1"}
+    found = ask(app, content=b"{}", headers=told).json()
+    assert [name for name in found if name.startswith("x-")] == ["x-request-id"]
+
+
 def test_a_client_that_left_is_not_answered_for() -> None:
     app, sent = Dying(1), []
 

@@ -15,6 +15,7 @@ import pytest
 from starlette.responses import JSONResponse
 
 from heliostat.errors import RunError, ServeError
+from heliostat.serve import keys
 from heliostat.serve.guard import Access, Guard
 from heliostat.serve.keys import KeyRing, drop_key, new_key, read_keys
 from heliostat.serve.limits import Limits
@@ -92,6 +93,21 @@ def test_a_ring_reads_its_file_anew_and_keeps_its_keys_when_that_breaks(path: Pa
     assert ring.holder(first) is None
 
 
+def test_a_key_dropped_while_a_ring_is_made_is_dropped_from_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dropped = new_key(path, "web")
+
+    def read(path: Path) -> Any:
+        found = read_keys(path)
+        monkeypatch.undo()
+        drop_key(path, "web")
+        return found
+
+    monkeypatch.setattr(keys, "read_keys", read)
+    ring = KeyRing.at(path)
+    ring._looked = -10.0
+    assert ring.holder(dropped) is None
+
+
 def test_every_mistake_in_a_file_of_keys_is_named_at_once(path: Path) -> None:
     path.parent.mkdir()
     key = {"name": "web", "sha256": "0" * 64, "created": "2026-11-23"}
@@ -141,6 +157,45 @@ def test_replicas_together_let_through_what_one_bucket_holds() -> None:
     assert waits.count(0) == 6000
     assert set(waits[6000:]) == {1}
     assert asked <= 600 + 3  # one question for ten requests, and one refusal a replica
+
+
+@pytest.mark.parametrize(("per_minute", "asked"), [(60, 100), (6000, 50)])
+def test_requests_that_come_at_once_share_what_is_fetched(per_minute: int, asked: int) -> None:
+    clock = Clock()
+    buckets, taken = Buckets(clock), 0
+
+    async def take(name: str, per_minute: int, wanted: int) -> Grant:
+        nonlocal taken
+        await asyncio.sleep(0.001)
+        grant = buckets.take(name, per_minute, wanted)
+        taken += grant.given
+        return grant
+
+    async def spend() -> list[Any]:
+        allowance = Allowance(take, clock)
+        requests = [asyncio.create_task(allowance.spend("web", per_minute)) for _ in range(asked + 1)]
+        await asyncio.sleep(0)
+        requests.pop(0).cancel()  # who leaves takes no answer from the others
+        return await asyncio.gather(*requests)
+
+    waits = asyncio.run(asyncio.wait_for(spend(), 10))
+    assert waits.count(0) == min(per_minute, asked)
+    assert set(waits) <= {0, 1}
+    assert taken <= min(per_minute, asked + 1)
+
+
+def test_whoever_asks_again_too_soon_is_told_the_same() -> None:
+    clock = Clock()
+    buckets = Buckets(clock)
+
+    async def take(name: str, per_minute: int, wanted: int) -> Grant:
+        return buckets.take(name, per_minute, wanted)
+
+    async def spend() -> list[int]:
+        allowance = Allowance(take, clock)
+        return [await allowance.spend("web", 2) for _ in range(4)]
+
+    assert asyncio.run(spend()) == [0, 0, 30, 30]
 
 
 def test_a_rate_that_cannot_be_counted_refuses_nobody(caplog: pytest.LogCaptureFixture) -> None:

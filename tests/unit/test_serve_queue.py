@@ -162,6 +162,23 @@ def test_a_client_that_goes_away_is_not_predicted_for() -> None:
     assert gate.batches == [["first"]]
 
 
+def test_a_lone_client_that_leaves_while_company_is_waited_for_stops_nothing() -> None:
+    gate = Gate()
+    gate.open.set()
+
+    async def body() -> None:
+        gone = asyncio.create_task(queue.submit(texts("gone"), deadline=soon()))
+        await waiting(queue, 1)
+        await asyncio.sleep(0.02)  # the thread waits for others by now
+        gone.cancel()
+        await asyncio.sleep(0.15)
+        assert await queue.submit(texts("next"), deadline=time.monotonic() + 2) == [{"echo": "next"}]
+
+    with started(gate, max_wait_ms=100) as queue:
+        run(body)
+    assert gate.batches == [["next"]]
+
+
 def test_a_bad_record_hurts_no_neighbour() -> None:
     gate = Gate()
 
@@ -226,8 +243,12 @@ def test_closing_answers_what_waits() -> None:
         gate.open.set()
         assert await first == [{"echo": "first"}]
         await closing
-        with pytest.raises(Refusal):
+        with pytest.raises(Refusal) as refused:
             await queue.submit(texts("after"), deadline=soon())
+        assert refused.value.code == "shutting_down"
+        with pytest.raises(Refusal) as refused:
+            await anext(queue.stream(texts("after")[0], deadline=soon()))
+        assert refused.value.code == "shutting_down"
 
     with started(gate) as queue:
         run(body)

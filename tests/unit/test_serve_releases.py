@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from heliostat.errors import ServeError
+from heliostat.serve.applications import widest
 from heliostat.serve.deploy_file import DeploySettings, ReplicaRange, check_deployment
 from heliostat.serve.guard import Access
+from heliostat.serve.limits import Limits
 from heliostat.serve.plans import ReplicaPlan, Unit
 from heliostat.serve.releases import kept, rolled_back, swapped, told, turned_to
 from heliostat.serve.schema import Served
@@ -78,3 +80,14 @@ def test_a_kept_version_is_reached_by_the_others_only() -> None:
     route = turned_to(unit("mood", 3), keeper).routes.canary
     assert route is not None
     assert (route.app, route.version, route.percent) == ("_previous.mood", 2, 100.0)
+
+
+def test_what_stands_above_models_takes_what_one_of_them_takes() -> None:
+    models = [
+        each._replace(plan=each.plan._replace(limits=limits.model_dump()))
+        for each, limits in (
+            (unit("mood", 3), Limits(max_body_bytes=10, timeout_s=30)),
+            (unit("temper", 1), Limits(max_body_bytes=20 << 20, timeout_s=2)),
+        )
+    ]
+    assert widest(models) == Limits(max_body_bytes=20 << 20, timeout_s=30)

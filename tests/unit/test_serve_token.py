@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from heliostat.demo.launch import launch
 from heliostat.errors import ServeError, StoreError
 from heliostat.serve.address import free_port
 from heliostat.serve.deployment import serve
@@ -68,6 +69,15 @@ def test_a_weak_token_file_is_refused(tmp_path: Path, text: str) -> None:
 def test_a_missing_token_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ServeError, match="FileNotFoundError"):
         read_token(tmp_path / "none")
+
+
+def test_a_demo_takes_what_a_deployment_takes_for_a_token(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("short", encoding="utf-8")
+    for file in ("none", "token"):
+        with pytest.raises(ServeError, match="token"):
+            launch("mood", url="http://127.0.0.1:9", host="0.0.0.0", port=0, token_file=tmp_path / file)
+    with pytest.raises(ServeError, match="--token-file"):
+        launch("mood", url="http://127.0.0.1:9", host="0.0.0.0", port=0, token_file=None)
 
 
 def test_a_token_is_known_by_its_hash() -> None:

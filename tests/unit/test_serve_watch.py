@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -209,6 +210,18 @@ def test_lines_are_bounded(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> N
     sizes = {file.name[-2:]: file.stat().st_size for file in (own_home / "logs" / "requests").iterdir()}
     assert set(sizes) == {"nl", ".1"}
     assert max(sizes.values()) < 2400
+
+
+def test_a_model_drops_old_lines_of_its_own_alone(own_home: Path) -> None:
+    folder = own_home / "logs" / "requests"
+    folder.mkdir(parents=True)
+    for name in ("tickets-tiny-1.jsonl", *(f"tickets-{number}.jsonl" for number in range(33))):
+        (folder / name).touch()
+        os.utime(folder / name, (1, 1))
+    with client_of(RequestLog()) as client:
+        ask(client, {"text": "a"})
+    assert (folder / "tickets-tiny-1.jsonl").exists()
+    assert len(list(folder.iterdir())) == 33
 
 
 def test_nothing_is_written_down_unless_asked(own_home: Path) -> None:

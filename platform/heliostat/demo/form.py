@@ -97,8 +97,8 @@ def record_from(fields: Sequence[FormField], values: Sequence[Any]) -> Row:
         if field.is_lines:
             record[field.name] = [line.strip() for line in (value or "").splitlines() if line.strip()]
             continue
-        if value is None or (value == "" and not field.is_json):
-            if value == "":
+        if value is None or value == "":
+            if value == "" and not field.is_json:  # no JSON is no value
                 record[field.name] = value
             continue
         try:

@@ -13,21 +13,20 @@ from rich.console import Console
 
 from heliostat.errors import ServeError
 from heliostat.serve.client import Client
-
-LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+from heliostat.serve.token import is_loopback, read_token
 
 
 def launch(name: str, *, url: str, host: str, port: int, token_file: Path | None) -> None:
     """Serve the page of a model until Ctrl-C or SIGTERM.
 
-    Raises ServeError when the deployment does not answer, or when a wider address than loopback is asked for without a
-    token: then the page asks for it (user `heliostat`).
+    Raises ServeError when the deployment does not answer, when the file holds no token, or when a wider address than
+    loopback is asked for without one: there the page asks for it (user `heliostat`).
     """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    token = token_file.read_text(encoding="utf-8").strip() if token_file else None
-    if host not in LOOPBACK and not token:
+    token = read_token(token_file) if token_file else None
+    if not is_loopback(host) and not token:
         raise ServeError(f"a demo on {host} is open to others: give it a token with --token-file FILE.")
-    auth = ("heliostat", token) if token and host not in LOOPBACK else None
+    auth = ("heliostat", token) if token and not is_loopback(host) else None
     with opened(Client(url, token=token), name, host=host, port=port, auth=auth) as local:
         Console().print(f"demo      {local}  (Ctrl-C ends it)")
         ended = threading.Event()

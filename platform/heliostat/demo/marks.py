@@ -30,23 +30,29 @@ def draw_marks(prefix: str = "") -> gr.HighlightedText:
     return gr.HighlightedText(label="Marked", visible=False, **named("marks", prefix), **look)
 
 
-def marks_of(client: Client, name: str, demo: Demo, record: Row, prediction: Row) -> gr.HighlightedText:
-    """What the plugin marks; or else, where it names a text, which of its words moved the answer."""
+def marks_of(
+    client: Client, name: str, demo: Demo, record: Row, prediction: Row, most: int = MOST_PARTS
+) -> gr.HighlightedText:
+    """What the plugin marks; or else, where it names a text, which of its words moved the answer.
+
+    Raises ServeError as `moved` does.
+    """
     marks: Marks = list(demo.marks(record, prediction))
     label = "Marked"
     if not marks and demo.moved_by:
-        marks, label = moved(client, name, demo, record, prediction), "What moved the answer"
+        marks, label = moved(client, name, demo, record, prediction, most), "What moved the answer"
     return gr.HighlightedText(value=list(marks), label=label, visible=bool(marks))
 
 
-def moved(client: Client, name: str, demo: Demo, record: Row, prediction: Row) -> Marks:
+def moved(client: Client, name: str, demo: Demo, record: Row, prediction: Row, most: int = MOST_PARTS) -> Marks:
     """Each part of the text, with how much less probable the answer is without it, from -1 to 1.
 
     Occlusion (Zeiler and Fergus 2014): the model is asked about the text without the part. 1 stands for the part that
-    counts most, or for a change of FAINTEST, whichever is more. Raises RefusedError as the client does.
+    counts most, or for a change of FAINTEST, whichever is more. A request may hold `most` records. Raises ServeError
+    as the client does.
     """
     text, bars = record.get(demo.moved_by), demo.bars(prediction)
-    parts = split_up(text) if isinstance(text, str) else []
+    parts = split_up(text, most) if isinstance(text, str) else []
     if len(parts) < 2 or not bars:
         return []
     answer = max(bars, key=bars.__getitem__)
@@ -58,8 +64,8 @@ def moved(client: Client, name: str, demo: Demo, record: Row, prediction: Row) -
     return [(part, round(change / scale, 3)) for part, change in zip(parts, changes, strict=True)]
 
 
-def split_up(text: str) -> list[str]:
-    """The words with the space behind them; put together so that there are MOST_PARTS at most."""
+def split_up(text: str, most: int = MOST_PARTS) -> list[str]:
+    """The words with the space behind them; put together so that there are `most` and MOST_PARTS at most."""
     words: list[Any] = _WORD.findall(text.strip())
-    size = -(-len(words) // MOST_PARTS)
+    size = -(-len(words) // min(most, MOST_PARTS))
     return ["".join(words[start : start + size]) for start in range(0, len(words), max(1, size))]

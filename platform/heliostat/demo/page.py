@@ -13,7 +13,7 @@ from heliostat.component import Row
 from heliostat.demo.corrections import keep_correction
 from heliostat.demo.form import MANY, FormField, build_form, called, record_from, values_of
 from heliostat.demo.look import named
-from heliostat.demo.marks import draw_marks, marks_of
+from heliostat.demo.marks import MOST_PARTS, draw_marks, marks_of
 from heliostat.errors import PluginError, ServeError
 from heliostat.plugin import Demo, TaskHead
 from heliostat.registry import find
@@ -40,6 +40,11 @@ class Model(NamedTuple):
     def targets(self) -> Sequence[str]:
         """The fields of a labelled example that the model predicts."""
         return list(self.about.get("targets", ()))
+
+    @property
+    def most_at_once(self) -> int:
+        """The records that a request may hold."""
+        return int(self.about.get("limits", {}).get("max_instances", MOST_PARTS))
 
 
 class Panel(NamedTuple):
@@ -150,7 +155,10 @@ def _answerer(model: Model, fields: list[FormField]) -> Any:
 def _answered(model: Model, client: Client, record: Row) -> list[Any]:
     reply, demo = client.ask(model.name, [record]), model.demo
     prediction = reply.predictions[0]
-    marks = marks_of(client, model.name, demo, record, prediction)
+    try:
+        marks = marks_of(client, model.name, demo, record, prediction, most=model.most_at_once)
+    except ServeError:  # as where the key may ask no more: the answer is here, and stands without them
+        marks = gr.HighlightedText(visible=False)
     bars, others, drawn = dict(demo.bars(prediction)), dict(demo.details(prediction)), demo.picture(prediction)
     shown = bars or ("" if drawn else str(next(iter(prediction.values()), "")))
     answered = Panel(

@@ -115,9 +115,10 @@ class GalleryRoutes:
 
     async def _status(self, request: Request) -> JSONResponse:
         async with self._looking:
-            if time.monotonic() - self._looked > LOOK_EVERY_S or [each.name for each in self._loads] != [*self.names]:
-                told = await asyncio.gather(*map(self._recently, self.names))
-                self._loads = [load_of(name, each) for name, each in zip(self.names, told, strict=True)]
+            names = self.names  # an update may change them while the models are asked
+            if time.monotonic() - self._looked > LOOK_EVERY_S or [each.name for each in self._loads] != [*names]:
+                told = await asyncio.gather(*map(self._recently, names))
+                self._loads = [load_of(name, each) for name, each in zip(names, told, strict=True)]
                 self._looked = time.monotonic()
         key = request.scope["heliostat.key"]
         models = [load._asdict() for load in self._loads]

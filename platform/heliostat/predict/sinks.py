@@ -128,7 +128,11 @@ def _cell(value: Any) -> str:
 
 
 class Parquet(_Table):
-    """A parquet file; the types of its columns are those of the first chunk."""
+    """A parquet file; the types of its columns are those of the first chunk.
+
+    Objects in a prediction become JSON text: each may have keys of its own (the most probable words of a blank), and a
+    type made of the first ones would drop the others without a word.
+    """
 
     def __init__(self, path: Path, kinds: dict[str, str]) -> None:
         super().__init__(path, kinds)
@@ -160,7 +164,8 @@ class Parquet(_Table):
                 are_numbers = all(isinstance(value, (int, float, type(None))) for value in values)
                 kind = "double" if are_numbers else "string"
             found = known.get(kind) or pa.array(values).type
-            fields.append(pa.field(name, pa.string() if pa.types.is_null(found) else found))
+            is_text = pa.types.is_null(found) or (name not in self.kinds and _is_open(found))
+            fields.append(pa.field(name, pa.string() if is_text else found))
         return pa.schema(fields)
 
     def _end(self) -> None:
@@ -168,11 +173,20 @@ class Parquet(_Table):
             self._writer.close()
 
 
+def _is_open(kind: Any) -> bool:
+    """Whether a type says too little of what later chunks may hold: objects, or lists that are empty so far."""
+    import pyarrow as pa
+
+    while pa.types.is_list(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_struct(kind) or pa.types.is_null(kind))
+
+
 def _of_type(values: list[Any], kind: Any) -> list[Any]:
     """The values as a text column takes them: what is no text there is written as JSON."""
     if str(kind) != "string":
         return values
-    return [value if value is None or isinstance(value, str) else _cell(value) for value in values]
+    return [value if value is None or isinstance(value, str) else unicode(_cell(value)) for value in values]
 
 
 def unicode(value: Any) -> Any:

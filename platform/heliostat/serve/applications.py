@@ -18,7 +18,6 @@ from typing import Any
 
 from heliostat.errors import ServeError
 from heliostat.serve.front import SETTING
-from heliostat.serve.guard import Access
 from heliostat.serve.lane import ROOT
 from heliostat.serve.limits import Limits
 from heliostat.serve.options import options, quiet, versioned
@@ -144,8 +143,7 @@ def _shared_application(whole: Mapping[str, Unit]) -> Any:
         "names": [unit.app for unit in models],
         "others": [unit.app for unit in models if not unit.is_shared],
         "routes": {unit.app: unit.routes.model_dump(mode="json") for unit in members},
-        # What the index lets through, each model holds against its own.
-        "limits": {key: max(unit.plan.limits[key] for unit in models) for key in members[0].plan.limits},
+        "limits": widest(models).model_dump(),
     }
     code = hashlib.sha256("".join(unit.code for unit in members).encode()).hexdigest()[:16]
     bounds = {
@@ -153,6 +151,12 @@ def _shared_application(whole: Mapping[str, Unit]) -> Any:
         "timeout_s": max(unit.plan.limits["timeout_s"] for unit in members),
     }
     return _deployment(SharedReplica, members[0], bounds, told, code).bind([unit.plan for unit in members])
+
+
+def widest(models: Sequence[Unit]) -> Limits:
+    """The largest of each limit: what stands above models lets through what one takes, and each holds its own."""
+    limits = [unit.plan.limits for unit in models]
+    return Limits.model_validate({key: max(each[key] for each in limits) for key in limits[0]})
 
 
 def _deployment(kind: type, unit: Unit, limits: Mapping[str, Any], told: Mapping[str, Any], code: str) -> Any:
@@ -180,14 +184,15 @@ def _deployment(kind: type, unit: Unit, limits: Mapping[str, Any], told: Mapping
     return versioned(deployment, code)
 
 
-def run_index(names: Sequence[str], limits: Limits, access: Access) -> None:
+def run_index(models: Sequence[Unit]) -> None:
     """Start the application above several models, or change it."""
     from ray import serve as ray_serve
 
     from heliostat.serve.replica import Index
 
-    handles = {name: ray_serve.get_app_handle(name) for name in names}
-    values = [list(names), limits.model_dump(), sorted(access.hosts or ()), access._replace(hosts=None)]
+    limits, access = widest(models), models[0].plan.access
+    handles = {unit.app: ray_serve.get_app_handle(unit.app) for unit in models}
+    values = [list(handles), limits.model_dump(), sorted(access.hosts or ()), access._replace(hosts=None)]
     code = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
     index = ray_serve.deployment(
         Index, name="Index", ray_actor_options={"num_cpus": 0}, max_surge_percent=100, logging_config=quiet()

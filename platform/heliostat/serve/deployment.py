@@ -130,9 +130,10 @@ class Deployment:
     def _show(self) -> None:
         """Start the gallery, or tell it which models there are now. Nobody waits for it: models answer without it."""
         if self._page and self.gallery:
-            access = self._units[self.models[0].name].plan.access
-            places = {served.name: self._units[served.name].application for served in self.models}
-            applications.run_targets([self._page(self.url, self.settings.limits, access, places)])
+            units = [self._units[served.name] for served in self.models]
+            places = {unit.app: unit.application for unit in units}
+            limits, access = applications.widest(units), units[0].plan.access
+            applications.run_targets([self._page(self.url, limits, access, places)])
         elif GALLERY in applications.standing():
             applications.remove([GALLERY])
 
@@ -150,7 +151,7 @@ class Deployment:
             applications.run(shared, target.units)
             apps.append(plans.SHARED)
         elif plans.has_index(target.units):
-            applications.run_index(names, target.settings.limits, target.units[names[0]].plan.access)
+            applications.run_index([target.units[name] for name in names])
             apps.append(INDEX)
         applications.settle(apps, self.log, timeout_s, on_step)
 

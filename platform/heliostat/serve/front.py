@@ -32,6 +32,8 @@ _TRIES = 2
 _WHOLE_S = 0.2
 _SMALL_BYTES = 256 << 10
 """A body that is larger, or not here by then, goes Serve's way: what is slow or large is bounded in the replica."""
+_SERVES_OWN = frozenset({b"x-request-timeout-seconds", b"x-request-disconnect-disabled"})
+"""Headers by which a client could tell Serve's proxy to wait for ever, and for one who left."""
 _OURS = b"x-content-type-options"
 """A header of every answer that our replicas give, and of none that Serve's proxy gives itself."""
 
@@ -54,6 +56,7 @@ class Front:
             await self._app(scope, receive, send)
             return
         trial = _Trial(receive, send)
+        scope = {**scope, "headers": [pair for pair in scope["headers"] if pair[0].lower() not in _SERVES_OWN]}
         if scope["path"].startswith("/-/"):  # the names of all applications, for anybody
             refusal = Refusal(404, "unknown_route", "There is no such route. See /docs.")
         else:

@@ -9,8 +9,9 @@ requests in the form of other protocols.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
@@ -32,10 +33,16 @@ from heliostat.serve.relay import Relay, relayed
 from heliostat.serve.requests import body_of, unless_gone
 from heliostat.serve.schema import parse_json
 
+log = logging.getLogger(__name__)
+
 HANDED_ON = "heliostat.handed_on"
 """In the scope of a request that a model has answered."""
 ANSWER_S = 5.0
 """Seconds that a model may take to describe itself."""
+_PAUSE_S = 0.05
+"""Before the second try: by then Serve knows which replica is dead."""
+
+T = TypeVar("T")
 
 Ask = Callable[[str, str], Awaitable[Any]]
 """(model, what) -> its answer, where `what` is `describe`, `openapi` or `metrics` (of all its replicas)."""
@@ -106,8 +113,7 @@ class IndexRoutes:
             async with asyncio.timeout(ANSWER_S):
                 return await self._ask_model(name, what)
         except Exception:  # whatever keeps a model from answering, it is not ready
-            message = f"The model {name} does not answer now."
-            raise Refusal(503, "not_ready", message, headers={"Retry-After": "1"}) from None
+            raise _silent(name) from None
 
     async def _ask_all(self, what: str) -> list[Any]:
         return list(await asyncio.gather(*(self._ask(name, what) for name in self._names)))
@@ -120,8 +126,13 @@ class IndexRoutes:
 
     def _stream_of(self, name: str, stream: Stream) -> Callable[[Request], Awaitable[EventStream]]:
         async def streamed(request: Request) -> EventStream:
-            events = stream(name, await body_of(request, self._limits), request.scope["heliostat.id"])
-            return EventStream(await unless_gone(request, anext(events)), events)
+            body = await body_of(request, self._limits)
+
+            async def begun() -> EventStream:
+                events = stream(name, body, request.scope["heliostat.id"])
+                return EventStream(await anext(events), events)
+
+            return await unless_gone(request, _tried(name, begun))
 
         return streamed
 
@@ -151,14 +162,8 @@ class IndexRoutes:
         return relayed_to
 
     async def _handed_on(self, relay: Relay, name: str, request: Request, body: bytes) -> Response:
-        try:
-            reply = await unless_gone(request, relay(name, relayed(request, body)))
-            request.scope[HANDED_ON] = True
-        except Refusal:
-            raise
-        except Exception:  # whatever keeps a model from answering, another try may find it
-            message = f"The model {name} does not answer now."
-            raise Refusal(503, "not_ready", message, headers={"Retry-After": "1"}) from None
+        reply = await unless_gone(request, _tried(name, lambda: relay(name, relayed(request, body))))
+        request.scope[HANDED_ON] = True
         return reply.response()
 
     async def _server(self) -> JSONResponse:
@@ -195,6 +200,28 @@ class IndexRoutes:
     async def _refused(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         raise router_refusal(error, request.scope["path"], self._names)
+
+
+async def _tried(name: str, ask: Callable[[], Awaitable[T]]) -> T:
+    """What a model answers, asked once more where its replica died: nobody has seen a byte of it. Raises Refusal."""
+    try:
+        return await ask()
+    except Refusal:
+        raise
+    except Exception as error:  # whatever keeps a replica from answering, another one may
+        log.warning("a replica of %s did not answer (%s); the request goes to another one", name, type(error).__name__)
+    await asyncio.sleep(_PAUSE_S)
+    try:
+        return await ask()
+    except Refusal:
+        raise
+    except Exception:
+        raise _silent(name) from None
+
+
+def _silent(name: str) -> Refusal:
+    message = f"The model {name} does not answer now. Try again in 1 s."
+    return Refusal(503, "not_ready", message, headers={"Retry-After": "1"})
 
 
 def merged(schemas: list[dict[str, Any]]) -> dict[str, Any]:

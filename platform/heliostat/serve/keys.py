@@ -159,7 +159,9 @@ class KeyRing:
     @classmethod
     def at(cls, path: Path) -> KeyRing:
         """The keys of a file. Raises RunError and ServeError as `read_keys` does."""
-        return cls(read_keys(path), path)
+        ring = cls((), path)  # the file's mark is taken first: who changes it meanwhile is seen at the next look
+        ring._keys = read_keys(path)
+        return ring
 
     @classmethod
     def of_token(cls, token_hash: str) -> KeyRing:

@@ -68,6 +68,8 @@ class Way(Frames):
 
     async def ask(self, scope: Scope, body: bytes, gone: asyncio.Future[None]) -> ByLane | None:
         """The replica's answer; None when `gone` came first. Raises ConnectionError, and TimeoutError for a silence."""
+        if not self.is_open:  # since it was chosen the body had to come: nobody would tell of an end that was before
+            raise ConnectionError("the replica is gone")
         number = next(self._numbers)
         answer: asyncio.Future[ByLane] = asyncio.get_running_loop().create_future()
         self.waiting[number] = answer
@@ -138,6 +140,10 @@ async def _connected(path: Path) -> Way:
     except ConnectionRefusedError:  # it was killed, and left this behind
         path.unlink(missing_ok=True)
         raise
-    async with asyncio.timeout(_GREETING_S):
-        await asyncio.shield(way.greeted)
+    try:
+        async with asyncio.timeout(_GREETING_S):
+            await asyncio.shield(way.greeted)
+    except TimeoutError:  # a frozen replica is tried again and again: it shall not gather connections
+        way.close()
+        raise
     return way

@@ -16,6 +16,7 @@ from heliostat.component import Row
 from heliostat.predict import Predictor
 from heliostat.serve import ledger
 from heliostat.serve.app import ModelRoutes, QueueOf
+from heliostat.serve.guard import unexpected
 from heliostat.serve.index import ANSWER_S
 from heliostat.serve.lane import Lane
 from heliostat.serve.limits import Limits
@@ -114,6 +115,8 @@ class ServedModel:
                 yield each
         except Refusal as refusal:
             yield vars(refusal)
+        except Exception as error:  # it has answered, if only so: what asks again does so where a replica died
+            yield vars(unexpected(error, request_id))
         finally:
             await events.aclose()
 

@@ -133,14 +133,14 @@ class BatchingQueue:
     async def submit(self, rows: Sequence[Row], *, deadline: float, line: int = 0) -> list[Row]:
         """One prediction a record, in order. `deadline` is on the clock of time.monotonic().
 
-        Raises Refusal: 503 when the queue is full, 504 when the deadline passes. When the caller is cancelled (its
+        Raises Refusal: 503 when it is full or closed, 504 when the deadline passes. When the caller is cancelled (its
         client went away) the records leave the queue.
         """
         loop = asyncio.get_running_loop()
         waiting = Waiting(rows, estimated_tokens(rows), deadline, loop.create_future(), loop, line)
         with self._change:
             if self._closed or self._is_full(line):
-                raise self._full(self._limits_of(line).max_waiting)
+                raise closing() if self._closed else self._full(self._limits_of(line).max_waiting)
             self._waiting.append(waiting)
             self._change.notify()
         try:
@@ -160,7 +160,7 @@ class BatchingQueue:
         writing = Writing(row, deadline, asyncio.get_running_loop())
         with self._change:
             if self._closed or len(self._writings) >= self._limits.max_streams:
-                raise too_many(len(self._writings))
+                raise closing() if self._closed else too_many(len(self._writings))
             self._writings.append(writing)
             self._change.notify()
         try:
@@ -224,8 +224,8 @@ class BatchingQueue:
             self._change.wait(left)
 
     def _run(self) -> None:
-        while (batch := self._take()) or self._writings:
-            now = time.monotonic()
+        while not self._closed:
+            batch, now = self._take(), time.monotonic()  # it is empty, too, when those who waited have left
             live = [waiting for waiting in batch if waiting.deadline > now and not waiting.answer.done()]
             if live:
                 self._answer(live)

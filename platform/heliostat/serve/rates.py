@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
@@ -57,26 +59,49 @@ class Allowance:
         self._take = take
         self._clock = clock
         self._left: dict[str, tuple[int, float]] = {}
-        self._refused: dict[str, float] = {}
+        self._refused: dict[str, tuple[float, float]] = {}
+        """Until when nobody asks again, and when there is one."""
+        self._asking: dict[str, asyncio.Task[int | None]] = {}
+        self._waiting: Counter[str] = Counter()
 
     async def spend(self, name: str, per_minute: int) -> int:
         """Take one request of `name`: 0 when it may go, or else the seconds after which to try again."""
-        now = self._clock()
-        if (until := self._refused.get(name, 0.0)) > now:
-            return math.ceil(until - now)
-        count, fetched = self._left.get(name, (0, now))
-        if count and now - fetched < _STALE_S:
-            self._left[name] = (count - 1, fetched)
-            return 0
-        wanted = min(MOST_AT_ONCE, max(1, int(per_minute / 60 * BLOCK_S)))
+        while True:
+            now = self._clock()
+            until, there = self._refused.get(name, (0.0, 0.0))
+            if until > now:
+                return max(1, math.ceil(there - now))
+            count, fetched = self._left.get(name, (0, now))
+            if count and now - fetched < _STALE_S:
+                self._left[name] = (count - 1, fetched)
+                return 0
+            told = await self._fetched(name, per_minute)
+            if told is not None:
+                return told
+
+    async def _fetched(self, name: str, per_minute: int) -> int | None:
+        """Wait for the one fetch of a name: were there several, each would put its block in place of the others'."""
+        self._waiting[name] += 1
+        try:
+            if name not in self._asking:
+                task = self._asking[name] = asyncio.get_running_loop().create_task(self._fetch(name, per_minute))
+                task.add_done_callback(lambda _: self._asking.pop(name))
+            return await asyncio.shield(self._asking[name])  # who leaves takes nothing from the others
+        finally:
+            self._waiting[name] -= 1
+
+    async def _fetch(self, name: str, per_minute: int) -> int | None:
+        """None when there are some now; 0 when they cannot be counted; or else the seconds until there is one."""
+        wanted = min(MOST_AT_ONCE, max(1, self._waiting[name], int(per_minute / 60 * BLOCK_S)))
         try:
             grant = await self._take(name, per_minute, wanted)
         except Exception as error:
             log.error("the rate of %s cannot be counted now: %s", name, type(error).__name__)
             return 0
+        now = self._clock()
         if not grant.given:
             # Not asked again before there is one: who sends too much costs no question a request.
-            self._refused[name] = self._clock() + min(grant.wait_s, _STALE_S)
+            self._refused[name] = (now + min(grant.wait_s, _STALE_S), now + grant.wait_s)
             return max(1, math.ceil(grant.wait_s))
-        self._left[name] = (grant.given - 1, self._clock())
-        return 0
+        self._left[name] = (grant.given, now)
+        return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
@@ -86,7 +87,9 @@ class RequestLines:
 
     def _opened(self) -> int:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        _drop_oldest(sorted(self._path.parent.glob(f"{self._served.name}-*"), key=_age), _MOST_FILES)
+        own = re.compile(rf"{re.escape(self._served.name)}-\d+\.jsonl(\.1)?")  # no other model's that begins so
+        files = [path for path in self._path.parent.iterdir() if own.fullmatch(path.name)]
+        _drop_oldest(sorted(files, key=_age), _MOST_FILES)
         return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     def close(self) -> None:

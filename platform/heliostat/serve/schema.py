@@ -22,8 +22,8 @@ _CODES = {
     "string_unicode": "invalid_text",
     "finite_number": "invalid_number",
 }
-_OPAQUE = {"value_error", "assertion_error"}
-"""Errors whose sentence a plugin wrote: it may repeat the value, so it is not passed on."""
+_OPAQUE = {"value_error", "assertion_error", "union_tag_invalid"}
+"""Errors whose sentence may repeat the value (a plugin wrote it, or it names the tag), so it is not passed on."""
 
 
 class Served(NamedTuple):
