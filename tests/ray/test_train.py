@@ -13,7 +13,7 @@ from heliostat import checkpoint
 from heliostat.errors import TrainError
 from heliostat.run import Run, check
 from heliostat.train.crew import share_of_cores
-from heliostat.train.launch import train
+from heliostat.train.launch import Watcher, train
 
 NUM_ROWS = 65
 
@@ -115,6 +115,31 @@ def test_an_error_of_the_user_on_a_worker_is_not_tried_again(
     monkeypatch.setenv("HELIOSTAT_HOME", str(tmp_path))
     with pytest.raises(TrainError, match=r"not finite at step \d+: lower train\.lr"):
         train(_run(rows, 2, lr=1e30, clip_norm=None))
+
+
+class _Blocker(Watcher):
+    """Puts a file where the checkpoints are to lie: of the workers the first alone meets it."""
+
+    def training(self, folder: Path) -> None:
+        (folder / "checkpoints").touch()
+
+
+@pytest.mark.fault(
+    "of two workers on Ray the one that writes checkpoints cannot",
+    seen="within seconds the sentence of that worker: error checkpoint … could not be written …",
+    lost="steps since the last checkpoint, until it is resumed",
+    proof="nobody waits for scaling.timeout_s, and nothing is started again",
+)
+@pytest.mark.sweep
+@pytest.mark.timeout(150)
+def test_an_error_of_one_worker_ends_all_without_waiting_for_the_others(
+    rows: Path, ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HELIOSTAT_HOME", str(tmp_path))
+    run = _run(rows, 2)
+    assert run.scaling.timeout_s >= 600
+    with pytest.raises(TrainError, match=r"checkpoint .* could not be written: .*continue with --resume broken"):
+        train(run, run_id="broken", watcher=_Blocker())
 
 
 def test_a_task_of_ray_validates_while_the_workers_go_on(

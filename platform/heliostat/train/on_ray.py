@@ -24,11 +24,11 @@ from heliostat.train.beats import Beats, forget, groups, nodes, wait_for_silence
 from heliostat.train.crew import share_of_cores
 from heliostat.train.full_disk import full_disk_told
 from heliostat.train.lookout import Lookout
+from heliostat.train.overdue import Overdue, forget_told, tell, told
 from heliostat.train.roll_call import Roll, RollCall, nodes_of_ray
 from heliostat.train.run_folder import ask_to_move, has_moved, is_asked_to_move, is_asked_to_stop
 
 _FULL_MEMORY = re.compile(r"Memory on the node \(IP: (\S+), ID: \w+\) was ([\d.]+)GB used / ([\d.]+)GB limit")
-_STOPPED = "stopped"
 _DEAD_CONTROLLER = "Ray's controller of the training died. The workers start again from the last checkpoint."
 
 
@@ -41,16 +41,16 @@ def train_on_ray(run: Run, prepared: Path, folder: Path, look: Lookout) -> None:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")  # after that it counts anew what there is
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(run.scaling.timeout_s)
-    (folder / "failure.json").unlink(missing_ok=True)
+    forget_told(folder)
     try:
         failure = _launch_until_done(run, prepared, folder, cpus, look)
     finally:
         forget(folder)
         has_moved(folder)  # a wish that came too late is over
+    if end := told(folder):
+        raise end from failure
     if failure is not None:
-        _raise_failure(folder, failure, look.hung)
-    if (folder / "failure.json").exists():
-        _raise_failure(folder, None)
+        raise _failed(failure, folder.name, look.hung) from failure
 
 
 def _launch_until_done(run: Run, prepared: Path, folder: Path, cpus: float, look: Lookout) -> BaseException | None:
@@ -70,9 +70,9 @@ def _launch_until_done(run: Run, prepared: Path, folder: Path, cpus: float, look
                 look.watcher.warn(_DEAD_CONTROLLER)
                 _free(groups(folder))
                 wait_for_silence(folder)  # two generations of workers must not write one checkpoint
-            elif _told(folder).get("kind") != _STOPPED or not has_moved(folder):
+            elif not isinstance(told(folder), Stopped) or not has_moved(folder):
                 return failure
-            (folder / "failure.json").unlink(missing_ok=True)
+            forget_told(folder)
 
 
 def _roll_call(run: Run, folder: Path, cpus: float, look: Lookout) -> RollCall:
@@ -111,10 +111,12 @@ def _launch(
             ),
         )
         try:
-            return _fit(trainer, looks)
-        except TrainError:
+            return _fit(trainer, [*looks, Overdue(folder)])
+        except (TrainError, Stopped):
             _end_controllers()
             _free(groups(folder))
+            # Who goes on with the run must not meet one that still writes; on a node that is lost some may live on.
+            wait_for_silence(folder, at_most_s=15.0)
             raise
 
 
@@ -166,23 +168,13 @@ def _fit(trainer: Any, looks: Sequence[Callable[[], None]]) -> BaseException | N
     return failures[0] if failures else None
 
 
-def _raise_failure(folder: Path, failure: BaseException | None, hung: str = "") -> None:
-    """Raise what a worker wrote down as the reason, or else what Ray says."""
-    if told := _told(folder):
-        if told["kind"] == _STOPPED:
-            raise Stopped(told["message"])
-        raise TrainError(told["message"]) from failure
+def _failed(failure: BaseException, run_id: str, hung: str) -> TrainError:
+    """That Ray gave up: the rank that hung, or else what Ray says."""
     why = f"{hung}." if hung else _why(failure)
-    raise TrainError(f"the workers failed and Ray gave up: {why} Continue with --resume {folder.name}.") from failure
+    return TrainError(f"the workers failed and Ray gave up: {why} Continue with --resume {run_id}.")
 
 
-def _told(folder: Path) -> dict[str, str]:
-    """What a worker wrote down as the reason of its end; empty where none did."""
-    path = folder / "failure.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def _why(failure: BaseException | None) -> str:
+def _why(failure: BaseException) -> str:
     """A sentence on what Ray says: of the memory of a node what a person needs to know, else Ray's own last line."""
     text = str(failure)
     if full := _FULL_MEMORY.search(text):
@@ -225,9 +217,7 @@ def work(config: dict[str, Any]) -> None:
         with full_disk_told(folder):
             outcome = fit(run, Prepared.open(Path(config["prepared"])), worker, folder)
     except HeliostatError as error:
-        kind = _STOPPED if isinstance(error, Stopped) else "error"
-        if worker.rank == 0 or kind != _STOPPED:
-            (folder / "failure.json").write_text(json.dumps({"kind": kind, "message": str(error)}), encoding="utf-8")
+        tell(folder, error, worker.rank)
         return
     finally:
         worker.beats.stop()
