@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from heliostat import checkpoint
-from heliostat.errors import TrainError
+from heliostat.errors import Stopped, TrainError
 from heliostat.run import Run, check
 from heliostat.train.crew import share_of_cores
 from heliostat.train.launch import Watcher, train
@@ -140,6 +141,35 @@ def test_an_error_of_one_worker_ends_all_without_waiting_for_the_others(
     assert run.scaling.timeout_s >= 600
     with pytest.raises(TrainError, match=r"checkpoint .* could not be written: .*continue with --resume broken"):
         train(run, run_id="broken", watcher=_Blocker())
+
+
+class _Leaver(Watcher):
+    """Wishes to stop as soon as workers are waited for."""
+
+    def __init__(self) -> None:
+        self.has_asked = False
+
+    def training(self, folder: Path) -> None:
+        if not self.has_asked:
+            self.has_asked = True
+            signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.sweep
+@pytest.mark.timeout(150)
+def test_a_run_that_waits_for_room_can_be_stopped(
+    rows: Path, ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.util.placement_group import placement_group, remove_placement_group
+
+    monkeypatch.setenv("HELIOSTAT_HOME", str(tmp_path))
+    others = placement_group([{"CPU": 2}])
+    assert others.wait(30)
+    with pytest.raises(Stopped, match="--resume waiting") as stopped:
+        train(_run(rows, 2, max_steps=2), run_id="waiting", watcher=_Leaver())
+    assert stopped.value.exit_code == 143
+    remove_placement_group(others)
+    assert train(None, resume="waiting").steps == 2
 
 
 def test_a_task_of_ray_validates_while_the_workers_go_on(

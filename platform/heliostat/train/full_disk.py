@@ -27,7 +27,8 @@ def full_disk_told(folder: Path) -> Iterator[None]:
             raise
         where = f" while {error.filename} was written" if error.filename else ""
         raise TrainError(
-            f"{why}{where}. The last whole checkpoint is kept. Make room, then continue with --resume {folder.name}."
+            f"{error.strerror or why}{where}. The last whole checkpoint is kept. Make room, then continue with "
+            f"--resume {folder.name}."
         ) from error
 
 

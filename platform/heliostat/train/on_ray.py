@@ -113,8 +113,7 @@ def _launch(
         try:
             return _fit(trainer, [*looks, Overdue(folder)])
         except (TrainError, Stopped):
-            _end_controllers()
-            _free(groups(folder))
+            _free(groups(folder) | _groups_asked_for(_end_controllers()))
             # Who goes on with the run must not meet one that still writes; on a node that is lost some may live on.
             wait_for_silence(folder, at_most_s=15.0)
             raise
@@ -129,17 +128,32 @@ def _free(placement_groups: set[str]) -> None:
         remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
 
 
-def _end_controllers() -> None:
-    """End Ray's controller of a training that is given up: it would wait for room as long as this process lives."""
+def _end_controllers() -> set[str]:
+    """End Ray's controller of a training that is given up: it would wait for room as long as this process lives.
+
+    Returns the names of those that were ended.
+    """
     import ray
     from ray import ActorID
     from ray._private import state
     from ray._private.worker import global_worker
 
-    job = ray.get_runtime_context().get_job_id()
+    job, ended = ray.get_runtime_context().get_job_id(), set[str]()
     for name, actor in state.actors(actor_state_name="ALIVE").items():
         if actor["JobID"] == job and actor["ActorClassName"] == "TrainController":
             global_worker.core_worker.kill_actor(ActorID.from_hex(name), True)
+            ended.add(name)
+    return ended
+
+
+def _groups_asked_for(controllers: set[str]) -> set[str]:
+    """The placement groups of controllers, those too that wait for room: no worker could say that it has them."""
+    from ray._private.state import state
+    from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+
+    table = state._connect_and_get_accessor().get_placement_group_table()
+    rows = [PlacementGroupTableData.FromString(row) for row in table]
+    return {row.placement_group_id.hex() for row in rows if row.creator_actor_id.hex() in controllers}
 
 
 def _own_group() -> str:
