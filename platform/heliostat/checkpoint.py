@@ -15,11 +15,13 @@ Only safetensors and JSON are ever read: no file of a checkpoint can run code.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -159,7 +161,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         what = "was not written to its end (it has no manifest.json)" if folder.is_dir() else "does not exist"
         raise CheckpointError(f"checkpoint {folder} {what}. Take an earlier one.")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        with _from_the_disk(folder, MANIFEST):
+            text = path.read_text(encoding="utf-8")
+        manifest = json.loads(text)
         if manifest["format"] != _FORMAT:
             raise CheckpointError(f"checkpoint {folder} has format {manifest['format']}; this version reads {_FORMAT}.")
         for entry in manifest["files"].values():
@@ -167,6 +171,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         return dict(manifest)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"checkpoint {folder} has a damaged manifest.json. Take an earlier one.") from error
+
+
+@contextmanager
+def _from_the_disk(folder: Path, name: str) -> Iterator[None]:
+    """Raise CheckpointError for a sector that cannot be read. Rights or a server that is away are another matter."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        why = f"{name} cannot be read: {error.strerror}"
+        raise CheckpointError(f"checkpoint {folder}: {why}. Take an earlier one.") from error
 
 
 def verify(folder: Path) -> dict[str, Any]:
@@ -181,7 +197,9 @@ def verify(folder: Path) -> dict[str, Any]:
         if path.stat().st_size != expected["size"]:
             found = path.stat().st_size
             raise CheckpointError(f"checkpoint {folder}: {name} has {found} bytes and should have {expected['size']}.")
-        if _fingerprint(path)["sha256"] != expected["sha256"]:
+        with _from_the_disk(folder, name):
+            found = _fingerprint(path)["sha256"]
+        if found != expected["sha256"]:
             raise CheckpointError(f"checkpoint {folder}: {name} was changed after it was written (sha256 differs).")
     return manifest
 

@@ -58,16 +58,23 @@ def prepare(run: Run, *, on_progress: Progress | None = None) -> Prepared:
         return prepare_with(run, on_progress=on_progress, engine=RayData(stack))
 
 
-def prepared_once(run: Run, folder: Path, on_progress: Progress) -> Prepared:
+def prepared_once(run: Run, folder: Path, on_progress: Progress | None = None) -> Prepared:
     """The prepared data that a note in `folder` names, or else those of `run`, which are then noted.
 
-    What is resumed so goes on with the data it began with, whatever became of their source.
+    What is resumed so goes on with the data it began with, whatever became of their source. Where they are gone they
+    are made anew. Raises DataError when what is made now are others, and as `prepare` does.
     """
     note = folder / "prepared"
-    place = home() / "prepared" / note.read_text(encoding="utf-8").strip() if note.is_file() else None
-    if place and Prepared.is_complete(place):
+    noted = note.read_text(encoding="utf-8").strip() if note.is_file() else ""
+    place = home() / "prepared" / noted
+    if noted and Prepared.is_complete(place):
         return Prepared.open(place)
     prepared = prepare(run, on_progress=on_progress)
+    if noted and prepared.key != noted:  # a position in those would be another place in these
+        raise DataError(
+            f"'{folder.name}' began with the data {noted}, which are gone, and what its source, its settings and the "
+            f"code give now are others ({prepared.key}). Put {place} back, or start anew."
+        )
     note.write_text(prepared.key, encoding="utf-8")
     return prepared
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from heliostat import checkpoint
-from heliostat.errors import TrainError
+from heliostat.errors import Stopped, TrainError
 from heliostat.run import Run, check
 from heliostat.train.crew import share_of_cores
-from heliostat.train.launch import train
+from heliostat.train.launch import Watcher, train
 
 NUM_ROWS = 65
 
@@ -115,6 +116,60 @@ def test_an_error_of_the_user_on_a_worker_is_not_tried_again(
     monkeypatch.setenv("HELIOSTAT_HOME", str(tmp_path))
     with pytest.raises(TrainError, match=r"not finite at step \d+: lower train\.lr"):
         train(_run(rows, 2, lr=1e30, clip_norm=None))
+
+
+class _Blocker(Watcher):
+    """Puts a file where the checkpoints are to lie: of the workers the first alone meets it."""
+
+    def training(self, folder: Path) -> None:
+        (folder / "checkpoints").touch()
+
+
+@pytest.mark.fault(
+    "of two workers on Ray the one that writes checkpoints cannot",
+    seen="within seconds the sentence of that worker: error checkpoint … could not be written …",
+    lost="steps since the last checkpoint, until it is resumed",
+    proof="nobody waits for scaling.timeout_s, and nothing is started again",
+)
+@pytest.mark.sweep
+@pytest.mark.timeout(150)
+def test_an_error_of_one_worker_ends_all_without_waiting_for_the_others(
+    rows: Path, ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HELIOSTAT_HOME", str(tmp_path))
+    run = _run(rows, 2)
+    assert run.scaling.timeout_s >= 600
+    with pytest.raises(TrainError, match=r"checkpoint .* could not be written: .*continue with --resume broken"):
+        train(run, run_id="broken", watcher=_Blocker())
+
+
+class _Leaver(Watcher):
+    """Wishes to stop as soon as workers are waited for."""
+
+    def __init__(self) -> None:
+        self.has_asked = False
+
+    def training(self, folder: Path) -> None:
+        if not self.has_asked:
+            self.has_asked = True
+            signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.sweep
+@pytest.mark.timeout(150)
+def test_a_run_that_waits_for_room_can_be_stopped(
+    rows: Path, ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.util.placement_group import placement_group, remove_placement_group
+
+    monkeypatch.setenv("HELIOSTAT_HOME", str(tmp_path))
+    others = placement_group([{"CPU": 2}])
+    assert others.wait(30)
+    with pytest.raises(Stopped, match="--resume waiting") as stopped:
+        train(_run(rows, 2, max_steps=2), run_id="waiting", watcher=_Leaver())
+    assert stopped.value.exit_code == 143
+    remove_placement_group(others)
+    assert train(None, resume="waiting").steps == 2
 
 
 def test_a_task_of_ray_validates_while_the_workers_go_on(

@@ -30,7 +30,7 @@ class Planted(Classification):
     """A classification with a fault."""
 
     class Config(Classification.Config):
-        fault: Literal["none", "raise", "die"] = "none"
+        fault: Literal["none", "raise", "die", "full"] = "none"
 
     samples = ({"text": "good a b"}, {"text": "bad c d"})
 
@@ -39,6 +39,9 @@ class Planted(Classification):
             raise ValueError("planted")
         if self.config.fault == "die":
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.config.fault == "full":
+            with open("/dev/full", "wb", buffering=0) as file:
+                file.write(b"a checkpoint")
         return super().counts(batch)
 
 

@@ -16,13 +16,14 @@ import psutil
 import pytest
 
 from heliostat import checkpoint
-from heliostat.errors import RunError, TrainError
+from heliostat.errors import RunError, Stopped, TrainError
 from heliostat.models.store import ModelStore
 from heliostat.run import check, load
 from heliostat.tune import Sweep, tune
 from heliostat.tune.best import stored, write_best
 from heliostat.tune.gain import best_model
 from heliostat.tune.records import SweepFolder
+from heliostat.tune.watcher import SweepWatcher
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
 Gone = Callable[[list[psutil.Process]], None]
@@ -77,6 +78,39 @@ def check_what_is_left(sweep: Sweep, toy: dict[str, Any]) -> None:
     assert version.metadata["run_id"] == f"{sweep.id}-{sweep.best.number:04}"
     assert version.metadata["lineage"][-1]["run_id"] == version.metadata["run_id"]
     assert [each.version for each in ModelStore().list("toy")] == [1]
+
+
+@pytest.mark.fault(
+    "the disk is full in a trial of a sweep",
+    seen="error trial … could not be written: No space left on device … heliostat tune --resume …; exit code 2",
+    lost="steps since the last checkpoints of trials under way, until the sweep is resumed",
+    proof="no trial is recorded as failed: this one stays under way",
+)
+def test_a_full_disk_is_no_fault_of_a_trial(toy: dict[str, Any]) -> None:
+    space = {"head.fault": "choice(none,full)"}
+    with pytest.raises(TrainError, match=r"No space left on device.*Make room.*heliostat tune --resume toy-"):
+        tune(searched(toy, space, search="grid", concurrent=1))
+    (sweep,) = (Path(os.environ["HELIOSTAT_HOME"]) / "sweeps").iterdir()
+    trials = {trial.values["head.fault"]: trial for trial in SweepFolder(sweep).read()}
+    assert {fault: trial.state for fault, trial in trials.items()} == {"none": "finished", "full": "running"}
+
+
+class Impatient(SweepWatcher):
+    """Wishes to stop while data are prepared."""
+
+    def __init__(self) -> None:
+        self.has_asked = False
+
+    def preparing(self, stage: str, done: int, total: int | None) -> None:
+        if not self.has_asked:
+            self.has_asked = True
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_wish_to_stop_is_heard_before_the_first_trial(toy: dict[str, Any]) -> None:
+    with pytest.raises(Stopped, match=r"before the first trial.*heliostat tune --resume toy-") as stopped:
+        tune(searched(toy, {"train.lr": "log(1e-4,1e-2)"}, trials=2), watcher=Impatient())
+    assert stopped.value.exit_code == 143
 
 
 def test_one_error_in_every_first_trial_ends_the_sweep_at_once(toy: dict[str, Any]) -> None:

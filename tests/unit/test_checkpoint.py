@@ -111,3 +111,20 @@ def test_no_file_holds_anything_but_safetensors_and_json(tiny_checkpoint: Path) 
     suffixes = {path.suffix for path in tiny_checkpoint.rglob("*") if path.is_file()}
     assert suffixes <= {".json", ".jsonl", ".safetensors", ".txt"}
     json.loads((tiny_checkpoint / "run.json").read_text())
+
+
+def test_a_sector_that_cannot_be_read_is_one_sentence_and_an_earlier_checkpoint_is_found(folder: Path) -> None:
+    later = folder.with_name("step-00000007")
+    shutil.copytree(folder, later)
+    manifest = json.loads((later / "manifest.json").read_text())
+    manifest["files"]["run.json"]["size"] = 0
+    (later / "manifest.json").write_text(json.dumps(manifest))
+    (later / "run.json").unlink()
+    (later / "run.json").symlink_to("/proc/self/mem")  # a file whose first byte gives EIO
+    with pytest.raises(CheckpointError, match=r"run\.json cannot be read: Input/output error\. Take an earlier one"):
+        checkpoint.verify(later)
+    (later / "manifest.json").unlink()
+    (later / "manifest.json").symlink_to("/proc/self/mem")
+    with pytest.raises(CheckpointError, match=r"manifest\.json cannot be read"):
+        checkpoint.verify(later)
+    assert checkpoint.newest(folder.parent) == folder

@@ -190,3 +190,36 @@ def test_a_score_that_no_head_gives_is_named(toy: Callable[..., tuple[Run, Prepa
     run, prepared = toy(select="macro_f2", max_steps=1)
     with pytest.raises(TrainError, match=r"no validation score 'macro_f2'\. There are: loss, accuracy, macro_f1"):
         fit(run, prepared, LocalWorker(), tmp_path / "select")
+
+
+def test_a_checkpoint_of_other_data_is_refused(toy: Callable[..., tuple[Run, Prepared]], tmp_path: Path) -> None:
+    run, prepared = toy(max_steps=3)
+    fit(run, prepared, LocalWorker(), tmp_path / "run")
+    run, prepared = toy(tokens_per_batch=10**6, epochs=8)  # one batch an epoch: there is no fourth one
+    with pytest.raises(TrainError, match=r"the data have no batch 3 in epoch 0.*Put back the data"):
+        fit(run, prepared, LocalWorker(), tmp_path / "run")
+
+
+def test_a_finished_model_has_its_name_when_it_has_its_golden_answers(
+    toy: Callable[..., tuple[Run, Prepared]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from heliostat.train.finish import finished_model
+
+    run, prepared = toy(decide="macro_f1", max_steps=2)
+    outcome = fit(run, prepared, LocalWorker(), tmp_path / "run")
+    best = checkpoint.step_folder(tmp_path / "run" / "checkpoints", outcome.best.step)
+    sealed, seal = list[Path](), checkpoint.seal
+
+    def seal_once(folder: Path, facts: dict[str, Any]) -> None:
+        if sealed:
+            raise KeyboardInterrupt
+        sealed.append(folder)
+        seal(folder, facts)
+
+    monkeypatch.setattr(checkpoint, "seal", seal_once)
+    with pytest.raises(KeyboardInterrupt):
+        finished_model(tmp_path / "run", best, prepared)
+    assert not (tmp_path / "run" / "model").exists()
+    monkeypatch.undo()
+    assert "trainer" in checkpoint.verify(finished_model(tmp_path / "run", best, prepared))
+    assert not (tmp_path / "run" / ".model").exists()

@@ -67,6 +67,12 @@ def test_policy_stops_when_nothing_gets_better() -> None:
     assert "0.7000 at step 2" in decision.reason
 
 
+def test_a_score_that_is_no_number_is_never_the_best() -> None:
+    history = [Validation(1, math.nan), Validation(2, 0.5), Validation(3, math.nan)]
+    assert best(history) == Validation(2, 0.5)
+    assert after_validation(history, patience=2) == Continue()
+
+
 def test_policy_of_a_gradient_that_is_not_finite() -> None:
     assert isinstance(after_nan("stop", set(), 5, 0), Stop)
     assert after_nan("skip", {1, 2}, 5, 0) == LeaveOut()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -252,8 +253,17 @@ def test_records_read_back_as_they_were(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(TrainError, match=f"Did you mean '{folder.id}'"):
         SweepFolder.reopen(folder.id[:-1])
     (folder.folder / "trials" / "0003.json").write_text("{}")
-    with pytest.raises(TrainError, match="is damaged"):
+    with pytest.raises(TrainError, match=r"0003\.json is damaged .* \(its name ends in -0003\): another trial"):
         again.read()
+
+
+def test_a_score_that_is_no_number_is_never_the_best() -> None:
+    odd, fair = Trial(0, {}, "finished"), Trial(1, {}, "finished").with_point(Point(1.0, 1.0, 4, 0.5), {})
+    odd = odd.with_point(Point(1.0, 0.5, 4, math.nan), {})
+    assert leader([odd, fair]) == fair
+    again = odd.with_point(Point(2.0, 1.0, 8, 0.25), {"valid/x": 0.25})
+    assert again.best == Point(2.0, 1.0, 8, 0.25)
+    assert again.scores == {"valid/x": 0.25}
 
 
 def test_judging_a_trial_that_leads_lets_it_go_on() -> None:

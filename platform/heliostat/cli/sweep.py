@@ -39,16 +39,24 @@ def tell_sweep(
     test: bool = True,
 ) -> None:
     """Search, with a table that lives; then say what came of it and store the best model."""
+    from heliostat.train.full_disk import full_disk_told
     from heliostat.tune import tune
-    from heliostat.tune.best import write_best
-    from heliostat.tune.gain import best_model, default_of
-    from heliostat.tune.page import write_page
 
     values = None if reference is None else searched_values(reference, settings, trials)
     if reference is None and (settings or trials):
         raise TrainError("a sweep that goes on keeps its run, its space and its trials. Leave the others out.")
     with told() as watcher:
         sweep = tune(values, resume=resume, watcher=watcher)
+    with full_disk_told(sweep.folder):
+        _closed(sweep, store=store, test=test)
+
+
+def _closed(sweep: Sweep, *, store: bool, test: bool) -> None:
+    """Write down, say and store what came of it."""
+    from heliostat.tune.best import write_best
+    from heliostat.tune.gain import best_model, default_of
+    from heliostat.tune.page import write_page
+
     path = write_best(sweep)
     _tell(sweep, default_of(sweep))
     model = best_model(sweep)

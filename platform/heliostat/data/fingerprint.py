@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
+from contextlib import suppress
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import mkstemp
 
 from heliostat.home import home
 
@@ -34,8 +36,18 @@ def sha256_of(path: Path) -> str:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees all of it or nothing of it."""
+    """Write a file so that a reader sees all of it or nothing of it. Raises OSError, and leaves nothing then.
+
+    One that takes the place of another keeps the rights of that.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        file.write(content)
-    Path(file.name).replace(path)
+    handle, staged = mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            with suppress(FileNotFoundError):
+                os.fchmod(handle, path.stat().st_mode & 0o777)
+            file.write(content)
+        Path(staged).replace(path)
+    except OSError:
+        Path(staged).unlink(missing_ok=True)
+        raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import threading
@@ -82,8 +83,16 @@ def nodes(folder: Path) -> set[str]:
 
 
 def _told(folder: Path, key: str) -> set[str]:
-    texts = [path.read_text(encoding="utf-8") for path in (folder / _FOLDER).glob("rank-*.json")]
-    return {str(beat[key]) for text in texts if (beat := _beat(text)) and beat.get(key)}
+    return {str(beat[key]) for text in _texts(folder).values() if (beat := _beat(text)) and beat.get(key)}
+
+
+def _texts(folder: Path) -> dict[str, str]:
+    """The last sign of life of each rank, by its name: of those that were not removed while they were read."""
+    found = {}
+    for path in sorted((folder / _FOLDER).glob("rank-*.json")):
+        with suppress(OSError):
+            found[path.stem] = path.read_text(encoding="utf-8")
+    return found
 
 
 def forget(folder: Path) -> None:
@@ -92,14 +101,32 @@ def forget(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def wait_for_silence(folder: Path) -> None:
+def wait_for_silence(folder: Path, at_most_s: float = math.inf) -> None:
     """Return when no worker of the run gives signs of life any more; at once where none ever did."""
-    before: dict[Path, str] | None = None
-    while (texts := {path: path.read_text(encoding="utf-8") for path in (folder / _FOLDER).glob("*.json")}) != before:
+    deadline = time.monotonic() + at_most_s
+    before: dict[str, str] | None = None
+    while (texts := _texts(folder)) != before and time.monotonic() < deadline:
         before = texts
         if texts:
             time.sleep(2.5 * INTERVAL_S)
     forget(folder)
+
+
+class Silence:
+    """How long no worker of a run has given a sign of life, on the reader's own clock."""
+
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self.folder = folder
+        self.clock = clock
+        self._texts: dict[str, str] = {}
+        self._since = clock()
+
+    def seconds(self) -> float:
+        """Since the last sign that was new, or since this reader began. It counts only while somebody asks."""
+        now, texts = self.clock(), _texts(self.folder)
+        if texts != self._texts:
+            self._texts, self._since = texts, now
+        return now - self._since
 
 
 class Sign(NamedTuple):
@@ -113,7 +140,7 @@ class Listener:
     """Names the rank that the others wait for. It compares no clocks of different machines."""
 
     def __init__(self, folder: Path, timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.folder = folder / _FOLDER
+        self.folder = folder
         self.timeout_s = timeout_s
         self.clock = clock
         self._last: dict[str, Sign] = {}
@@ -121,13 +148,9 @@ class Listener:
     def silent(self) -> str:
         """A sentence that names the rank that hangs; empty while none does."""
         now, signs = self.clock(), {}
-        for path in sorted(self.folder.glob("rank-*.json")):
-            try:
-                text = path.read_text(encoding="utf-8")
-            except OSError:
-                continue
-            before = self._last.get(path.stem)
-            signs[path.stem] = before if before and before.text == text else Sign(text, now)
+        for rank, text in _texts(self.folder).items():
+            before = self._last.get(rank)
+            signs[rank] = before if before and before.text == text else Sign(text, now)
         self._last = signs
         return self._stopped(now) or self._behind()
 

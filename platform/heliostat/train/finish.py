@@ -40,17 +40,20 @@ def calibrated_as(folder: Path, best: Path, other: Path) -> Path:
 
 
 def _written(model: Path, best: Path, head: TaskHead) -> Path:
-    shutil.rmtree(model, ignore_errors=True)
-    shutil.copytree(best, model, ignore=shutil.ignore_patterns("state", checkpoint.MANIFEST))
-    head.save(model / "head")
-    (model / "golden.jsonl").write_text("", encoding="utf-8")
-    checkpoint.seal(model, {})
+    """It passes for whole before it has its golden answers, so it gets its name when it has them."""
+    staged = model.with_name(f".{model.name}")
+    shutil.rmtree(staged, ignore_errors=True)
+    shutil.copytree(best, staged, ignore=shutil.ignore_patterns("state", checkpoint.MANIFEST))
+    head.save(staged / "head")
+    (staged / "golden.jsonl").write_text("", encoding="utf-8")
+    checkpoint.seal(staged, {})
     samples = [dict(sample) for sample in head.samples]
-    answers = Predictor.load(model).predict(samples)
+    answers = Predictor.load(staged).predict(samples)
     lines = [
         json.dumps({"example": example, "prediction": answer}, ensure_ascii=False)
         for example, answer in zip(samples, answers, strict=True)
     ]
-    (model / "golden.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    checkpoint.seal(model, {"trainer": checkpoint.read_manifest(best).get("trainer", {})})
-    return model
+    (staged / "golden.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    checkpoint.seal(staged, {"trainer": checkpoint.read_manifest(best).get("trainer", {})})
+    shutil.rmtree(model, ignore_errors=True)
+    return staged.rename(model)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from heliostat.data.fingerprint import write_whole
 from heliostat.run import Run
 from heliostat.train.tracking import Ending, Tracker, build_trackers
 
@@ -35,7 +36,9 @@ class Journal:
         path = self.folder / "metrics.jsonl"
         kept = [line for line in whole_lines(path) if json.loads(line)["step"] <= step]
         self.validated = {row["step"] for row in map(json.loads, kept) if _is_validation(row)}
-        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        text = "".join(line + "\n" for line in kept)
+        if path.exists() and path.read_text(encoding="utf-8") != text:
+            write_whole(path, text.encode())  # or else a full disk takes all rows with it
         self._file = path.open("a", encoding="utf-8", buffering=1)
         if self.run is not None:
             self._trackers = build_trackers(self.run.train.trackers)

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -77,7 +78,8 @@ def train(
     if here is not None:
         asked, is_new = run, not resume
         with torchrun.joined(here) as group:
-            return _train_together(group, lambda: _open(asked, resume, run_id, scaling), watcher, is_new=is_new)
+            first = partial(_open, asked, resume, run_id, scaling)
+            return _train_together(group, first, scaling, watcher, is_new=is_new)
     run, folder = _open(run, resume, run_id, scaling)
     with (
         run_folder.locked(folder),
@@ -111,7 +113,12 @@ def _open(
 
 
 def _train_together(
-    group: torchrun.Group, first: Callable[[], tuple[Run, Path]], watcher: Watcher, *, is_new: bool
+    group: torchrun.Group,
+    first: Callable[[], tuple[Run, Path]],
+    scaling: Mapping[str, Any] | None,
+    watcher: Watcher,
+    *,
+    is_new: bool,
 ) -> TrainResult:
     """The training of all processes of torchrun, of which this is one. The first of them opens the run."""
     started = time.monotonic()
@@ -119,7 +126,7 @@ def _train_together(
 
         def opened() -> tuple[Any, str]:
             again = torchrun.claimed(run_folder.runs_folder()) if group.here.restarts else None
-            run, folder = run_folder.reopen(again) if again else first()
+            run, folder = run_folder.reopen(again, scaling) if again else first()
             torchrun.check_world_size(run, group.here)
             stack.enter_context(run_folder.locked(folder))
             torchrun.claim(folder)

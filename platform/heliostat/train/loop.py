@@ -120,14 +120,20 @@ def _train_from(
 
 
 def _global_batches(trainee: Trainee, timetable: Timetable, start: Position) -> Iterator[tuple[Position, Rows]]:
-    """Every global batch from `start` on, with the position of its update."""
+    """Every global batch from `start` on, with the position of its update. Raises TrainError where there is none."""
     position = start
     while position.step < timetable.num_steps:
+        before = position
         for rows in trainee.plan.batches(position.epoch, position.batch):
             yield position, rows
             position = timetable.next(position)
             if position.step >= timetable.num_steps or position.batch == 0:
                 break
+        if position == before:
+            raise TrainError(
+                f"the data have no batch {position.batch} in epoch {position.epoch}: they are others than those of the "
+                "checkpoint. Put back the data that the run began with, or start a new run."
+            )
 
 
 def _judge_nan(trainee: Trainee, position: Position, rollbacks: int) -> LeaveOut | RollBack:

@@ -138,7 +138,7 @@ class Mirror:
             shutil.copyfileobj(source, sink, _CHUNK)
 
 
-def reason(error: OSError) -> str:
+def reason(error: Exception) -> str:
     """What an error of a store says, on one line and without its tail of details."""
     return " ".join(str(error).split()).partition("; Details")[0][:300]
 
@@ -149,7 +149,7 @@ def claim(mirror: Mirror, folder: Path) -> None:
         if mirror.exists():
             raise TrainError(f"the run '{folder.name}' exists at {mirror}. Choose another id.")
         mirror.put_run(folder)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: of an address that pyarrow does not know
         raise TrainError(
             f"train.mirror: {mirror} cannot be written: {reason(error)}. Mend the address or the rights, or train "
             "without a mirror."
@@ -171,7 +171,7 @@ def bring(address: str, runs: Path) -> str:
             raise TrainError(f"there is no run at {address}.")
         mirror.fetch_run(staged)
         mirror.fetch(staged / "checkpoints")
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: of an address that pyarrow does not know
         raise TrainError(f"{address} cannot be read: {reason(error)}.") from error
     values = json.loads((staged / "run.json").read_text(encoding="utf-8"))
     values["train"]["mirror"] = prefix  # where it was found, wherever it was written

@@ -24,11 +24,11 @@ from heliostat.train.beats import Beats, forget, groups, nodes, wait_for_silence
 from heliostat.train.crew import share_of_cores
 from heliostat.train.full_disk import full_disk_told
 from heliostat.train.lookout import Lookout
+from heliostat.train.overdue import Overdue, forget_told, tell, told
 from heliostat.train.roll_call import Roll, RollCall, nodes_of_ray
 from heliostat.train.run_folder import ask_to_move, has_moved, is_asked_to_move, is_asked_to_stop
 
 _FULL_MEMORY = re.compile(r"Memory on the node \(IP: (\S+), ID: \w+\) was ([\d.]+)GB used / ([\d.]+)GB limit")
-_STOPPED = "stopped"
 _DEAD_CONTROLLER = "Ray's controller of the training died. The workers start again from the last checkpoint."
 
 
@@ -41,16 +41,16 @@ def train_on_ray(run: Run, prepared: Path, folder: Path, look: Lookout) -> None:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")  # after that it counts anew what there is
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(run.scaling.timeout_s)
-    (folder / "failure.json").unlink(missing_ok=True)
+    forget_told(folder)
     try:
         failure = _launch_until_done(run, prepared, folder, cpus, look)
     finally:
         forget(folder)
         has_moved(folder)  # a wish that came too late is over
+    if end := told(folder):
+        raise end from failure
     if failure is not None:
-        _raise_failure(folder, failure, look.hung)
-    if (folder / "failure.json").exists():
-        _raise_failure(folder, None)
+        raise _failed(failure, folder.name, look.hung) from failure
 
 
 def _launch_until_done(run: Run, prepared: Path, folder: Path, cpus: float, look: Lookout) -> BaseException | None:
@@ -70,9 +70,9 @@ def _launch_until_done(run: Run, prepared: Path, folder: Path, cpus: float, look
                 look.watcher.warn(_DEAD_CONTROLLER)
                 _free(groups(folder))
                 wait_for_silence(folder)  # two generations of workers must not write one checkpoint
-            elif _told(folder).get("kind") != _STOPPED or not has_moved(folder):
+            elif not isinstance(told(folder), Stopped) or not has_moved(folder):
                 return failure
-            (folder / "failure.json").unlink(missing_ok=True)
+            forget_told(folder)
 
 
 def _roll_call(run: Run, folder: Path, cpus: float, look: Lookout) -> RollCall:
@@ -111,10 +111,11 @@ def _launch(
             ),
         )
         try:
-            return _fit(trainer, looks)
-        except TrainError:
-            _end_controllers()
-            _free(groups(folder))
+            return _fit(trainer, [*looks, Overdue(folder)])
+        except (TrainError, Stopped):
+            _free(groups(folder) | _groups_asked_for(_end_controllers()))
+            # Who goes on with the run must not meet one that still writes; on a node that is lost some may live on.
+            wait_for_silence(folder, at_most_s=15.0)
             raise
 
 
@@ -127,17 +128,32 @@ def _free(placement_groups: set[str]) -> None:
         remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
 
 
-def _end_controllers() -> None:
-    """End Ray's controller of a training that is given up: it would wait for room as long as this process lives."""
+def _end_controllers() -> set[str]:
+    """End Ray's controller of a training that is given up: it would wait for room as long as this process lives.
+
+    Returns the names of those that were ended.
+    """
     import ray
     from ray import ActorID
     from ray._private import state
     from ray._private.worker import global_worker
 
-    job = ray.get_runtime_context().get_job_id()
+    job, ended = ray.get_runtime_context().get_job_id(), set[str]()
     for name, actor in state.actors(actor_state_name="ALIVE").items():
         if actor["JobID"] == job and actor["ActorClassName"] == "TrainController":
             global_worker.core_worker.kill_actor(ActorID.from_hex(name), True)
+            ended.add(name)
+    return ended
+
+
+def _groups_asked_for(controllers: set[str]) -> set[str]:
+    """The placement groups of controllers, those too that wait for room: no worker could say that it has them."""
+    from ray._private.state import state
+    from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+
+    table = state._connect_and_get_accessor().get_placement_group_table()
+    rows = [PlacementGroupTableData.FromString(row) for row in table]
+    return {row.placement_group_id.hex() for row in rows if row.creator_actor_id.hex() in controllers}
 
 
 def _own_group() -> str:
@@ -166,23 +182,13 @@ def _fit(trainer: Any, looks: Sequence[Callable[[], None]]) -> BaseException | N
     return failures[0] if failures else None
 
 
-def _raise_failure(folder: Path, failure: BaseException | None, hung: str = "") -> None:
-    """Raise what a worker wrote down as the reason, or else what Ray says."""
-    if told := _told(folder):
-        if told["kind"] == _STOPPED:
-            raise Stopped(told["message"])
-        raise TrainError(told["message"]) from failure
+def _failed(failure: BaseException, run_id: str, hung: str) -> TrainError:
+    """That Ray gave up: the rank that hung, or else what Ray says."""
     why = f"{hung}." if hung else _why(failure)
-    raise TrainError(f"the workers failed and Ray gave up: {why} Continue with --resume {folder.name}.") from failure
+    return TrainError(f"the workers failed and Ray gave up: {why} Continue with --resume {run_id}.")
 
 
-def _told(folder: Path) -> dict[str, str]:
-    """What a worker wrote down as the reason of its end; empty where none did."""
-    path = folder / "failure.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def _why(failure: BaseException | None) -> str:
+def _why(failure: BaseException) -> str:
     """A sentence on what Ray says: of the memory of a node what a person needs to know, else Ray's own last line."""
     text = str(failure)
     if full := _FULL_MEMORY.search(text):
@@ -225,9 +231,7 @@ def work(config: dict[str, Any]) -> None:
         with full_disk_told(folder):
             outcome = fit(run, Prepared.open(Path(config["prepared"])), worker, folder)
     except HeliostatError as error:
-        kind = _STOPPED if isinstance(error, Stopped) else "error"
-        if worker.rank == 0 or kind != _STOPPED:
-            (folder / "failure.json").write_text(json.dumps({"kind": kind, "message": str(error)}), encoding="utf-8")
+        tell(folder, error, worker.rank)
         return
     finally:
         worker.beats.stop()

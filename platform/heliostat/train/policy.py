@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
@@ -51,9 +52,14 @@ MAX_ROLLBACKS = 3
 """Rollbacks to one checkpoint: after that it is not the batches."""
 
 
+def rank(score: float) -> float:
+    """What scores are compared by: one that is no number is the worst of all."""
+    return -math.inf if math.isnan(score) else score
+
+
 def best(history: Sequence[Validation]) -> Validation | None:
     """The validation with the greatest score; the earliest of equals."""
-    return max(history, key=lambda validation: (validation.score, -validation.step), default=None)
+    return max(history, key=lambda validation: (rank(validation.score), -validation.step), default=None)
 
 
 def after_validation(history: Sequence[Validation], patience: int | None) -> Continue | Stop:

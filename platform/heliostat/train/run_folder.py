@@ -56,8 +56,6 @@ def reopen(run_id: str, scaling: Mapping[str, Any] | None = None) -> tuple[Run, 
         run = check(json.loads((folder / "run.json").read_text(encoding="utf-8")), source=str(folder / "run.json"))
     except (ValueError, RunError) as error:
         raise TrainError(f"the run '{run_id}' cannot be read: {error}") from error
-    for wish in ("stop", "move"):
-        (folder / wish).unlink(missing_ok=True)
     if scaling:
         values = run.dump()
         values["scaling"] |= scaling
@@ -69,7 +67,10 @@ def reopen(run_id: str, scaling: Mapping[str, Any] | None = None) -> tuple[Run, 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the run alone. Raises TrainError when another process has it. A killed process gives it back."""
+    """Hold the run alone; what was wished of whoever had it before is over.
+
+    Raises TrainError when another process has it. A killed process gives it back.
+    """
     with (folder / "lock").open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -79,6 +80,8 @@ def locked(folder: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
+        for wish in ("stop", "move"):
+            (folder / wish).unlink(missing_ok=True)
         yield
 
 

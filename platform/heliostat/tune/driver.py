@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from heliostat import checkpoint
-from heliostat.data.key import settings_key
 from heliostat.data.prepared import Prepared
 from heliostat.errors import Stopped, TrainError
 from heliostat.lineage import Entry
@@ -20,11 +19,12 @@ from heliostat.run import MEASURED, Run, parent_address
 from heliostat.train.ancestry import ancestors_of, note_ancestors
 from heliostat.train.policy import Continue, Stop
 from heliostat.tune.objectives import aims_of, chosen, kept
-from heliostat.tune.plan import Plan
+from heliostat.tune.plan import Plan, data_of
 from heliostat.tune.policy import goes_on, hopeless, seconds_left
 from heliostat.tune.population import check_exploits
 from heliostat.tune.records import Aim, SweepFolder, Trial
 from heliostat.tune.study import Study
+from heliostat.tune.told import no_room
 from heliostat.tune.trials import Ended, Event, Failed, Order, Trials, Validated
 from heliostat.tune.turns import Turns
 from heliostat.tune.watcher import SweepWatcher, View
@@ -72,7 +72,7 @@ class Driver:
         self.study = Study(
             plan.space, plan.settings, epochs=epochs, seed=plan.settings.seed + len(self.trials), aims=self.aims
         )
-        self.prepared = {_data_of(plan.run): prepared.folder}
+        self.prepared = {data_of(plan.run): prepared.folder}
         self.turns = Turns(plan, folder) if plan.settings.is_population else None
         started = () if self.turns else (number for number, trial in self.trials.items() if not trial.has_ended)
         self.waiting = deque(started)
@@ -131,17 +131,18 @@ class Driver:
         found = best_checkpoint(self.folder, best)
         if found is None:
             raise TrainError(f"trial {best.number} is the best and was stopped before its first checkpoint.")
-        prepared = self._prepared(self.plan.space.run(best.values))
+        prepared = self._prepared(best)
         trials, is_error, folder = tuple(self.trials.values()), self.plan.is_error(self.metric), self.folder
         return Sweep(
             folder.id, folder.folder, self.plan, self.metric, trials, best, found, prepared, is_error, self.aims
         )
 
-    def _prepared(self, run: Run) -> Path:
+    def _prepared(self, trial: Trial) -> Path:
         """The data of a trial, which an earlier driver may have seen to its end."""
-        from heliostat.ingest import prepare
+        from heliostat.ingest import prepared_once
 
-        return self.prepared.get(_data_of(run)) or prepare(run).folder
+        run = self.plan.space.run(trial.values)
+        return self.prepared.get(data_of(run)) or prepared_once(run, self.folder.run_folder(trial.number)).folder
 
     def _next(self) -> int | None:
         """The number of the next trial, its record written; None when there is none."""
@@ -192,7 +193,7 @@ class Driver:
             (folder / "run.json").write_text(json.dumps(run.dump(), indent=1, ensure_ascii=False), encoding="utf-8")
         self.since[number], self.had[number] = time.monotonic() - trial.seconds, len(trial.curve)
         measures = tuple(aim.name for aim in self.aims if aim.name in MEASURED)
-        self.places.begin(Order(number, run, folder, self.prepared.get(_data_of(run)), measures))
+        self.places.begin(Order(number, run, folder, self.prepared.get(data_of(run)), measures))
 
     def _ancestors(self, run: Run) -> list[Entry]:
         """What the run goes on from; a parent's hashes are computed once a sweep."""
@@ -210,7 +211,7 @@ class Driver:
         if isinstance(event, Failed):
             self._take_failure(event, trial)
             return
-        self.prepared[_data_of(self.plan.space.run(trial.values))] = event.prepared
+        self.prepared[data_of(self.plan.space.run(trial.values))] = event.prepared
         if event.number in self.resting:
             self.resting.discard(event.number)
             self._keep(trial)
@@ -219,6 +220,8 @@ class Driver:
 
     def _take_failure(self, event: Failed, trial: Trial) -> None:
         self.resting.discard(event.number)
+        if event.full:  # no fault of the trial, which stays as it is and goes on when the sweep does
+            raise TrainError(no_room(event.number, event.full, self.folder.id))
         if given_up := self.given_up.pop(event.number, None):  # it was ending anyway
             self._end(replace(trial, state="stopped", reason=given_up))
             return
@@ -290,8 +293,3 @@ def _ended(trial: Trial, event: Ended, given_up: str | None) -> Trial:
     if given_up is not None:
         return replace(trial, state="stopped", reason=given_up)
     return replace(trial, state="finished", reason=event.reason)
-
-
-def _data_of(run: Run) -> str:
-    """What of a run shapes its data: runs that are alike in it share them."""
-    return json.dumps(settings_key(run), sort_keys=True)

@@ -23,6 +23,7 @@ from heliostat.data.prepared import Prepared
 from heliostat.errors import TrainError
 from heliostat.run import Run, check
 from heliostat.train import run_folder
+from heliostat.train.full_disk import why_full
 from heliostat.train.loop import Outcome, fit
 from heliostat.train.policy import Continue, Judged, Stop
 from heliostat.train.validate import score_names
@@ -121,9 +122,9 @@ def _train(order: Mapping[str, Any], line: Line) -> dict[str, Any]:
     if order["prepared"]:
         prepared = _opened(order["prepared"])
     else:
-        from heliostat.ingest import prepare
+        from heliostat.ingest import prepared_once
 
-        prepared = prepare(run)
+        prepared = prepared_once(run, folder)
     if order["world_size"] == 1:
         with _alone(folder):
             outcome = _fitted(run, prepared, TrialWorker(line), folder)
@@ -233,4 +234,5 @@ def _failed(error: BaseException) -> dict[str, Any]:
     traceback.print_exception(error)  # into the log of the sweep
     first = str(error).strip().partition("\n")[0]
     told = f"{type(error).__name__}: {first}" if first else type(error).__name__
-    return {"is": "failed", "error": told, "trace": "".join(traceback.format_exception(error))}
+    trace = "".join(traceback.format_exception(error))
+    return {"is": "failed", "error": told, "trace": trace, "full": why_full(error)}

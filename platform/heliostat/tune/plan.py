@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from heliostat.data.key import settings_key
 from heliostat.data.plan import BatchPlan
 from heliostat.data.prepared import Prepared
 from heliostat.errors import Problem, RunError
@@ -131,3 +133,8 @@ def _as_a_trial(run: Run, settings: TuneSettings) -> Values:
     if settings.is_population:
         same["train.patience"] = None  # who has come to its end may still take over from others
     return {**same, "train.select": settings.metrics[0]} if settings.metrics else same
+
+
+def data_of(run: Run) -> str:
+    """What of a run shapes its data: runs that are alike in it share them."""
+    return json.dumps(settings_key(run), sort_keys=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
+from heliostat.train.policy import rank
 from heliostat.tune.records import Trial
 
 _NUMBERS = re.compile(r"\d+(\.\d+)?(e[-+]?\d+)?")
@@ -18,7 +19,7 @@ def leader(trials: Collection[Trial]) -> Trial | None:
     told = [trial for trial in trials if trial.has_ended and trial.state != "failed" and trial.best]
     finished = [trial for trial in told if trial.state == "finished"]
     return max(
-        finished or told, key=lambda trial: (trial.best.score if trial.best else 0.0, -trial.number), default=None
+        finished or told, key=lambda trial: (rank(trial.best.score if trial.best else 0.0), -trial.number), default=None
     )
 
 

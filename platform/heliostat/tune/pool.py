@@ -91,18 +91,21 @@ class Pool(Trials):
         return [self._rehearsed(process) for process in processes]
 
     def weigh(self, runs: Sequence[Run], prepared: Path) -> list[Weight | str]:
-        """Build the models of other runs, shared out over the processes."""
-        processes, found = self._everybody(), dict[int, Weight | str]()
+        """Build the models of other runs, shared out over the processes. Raises TrainError when one of them is gone."""
+        processes, found = self._everybody(), list[Weight | str]()
         order = {"do": "weigh", "prepared": str(prepared), "threads": self.shared.threads}
-        for place, run in enumerate(runs):
-            processes[place % len(processes)].send({**order, "run": run.dump()})
-        for place in range(len(runs)):
-            message = processes[place % len(processes)].receive()
-            if message is None:
-                raise TrainError(f"a process of the sweep is gone: killed, or out of memory. See {self.source.log}.")
-            kind = message.pop("is")
-            found[place] = message["error"] if kind == "failed" else Weight(**message)
-        return [found[place] for place in range(len(runs))]
+        for start in range(0, len(runs), len(processes)):  # one order a process: Ray may hand on several in any order
+            some = runs[start : start + len(processes)]
+            for process, run in zip(processes, some, strict=False):
+                process.send({**order, "run": run.dump()})
+            for process, _ in zip(processes, some, strict=False):
+                message = process.receive()
+                if message is None:
+                    what = "a process of the sweep is gone: killed, or out of memory"
+                    raise TrainError(f"{what}. See {self.source.log}.")
+                kind = message.pop("is")
+                found.append(message["error"] if kind == "failed" else Weight(**message))
+        return found
 
     @property
     def free(self) -> int:
@@ -196,9 +199,9 @@ class Pool(Trials):
         """A trial that failed with one of its workers. Those that cannot work alone are ended with it."""
         crew.number = None
         if message and len(crew.members) == 1:
-            return Failed(number, message["error"], message["trace"])
+            return _failed(number, message)
         if message and not self._is_anybody_gone(crew, self.source.told_late_s):
-            failed = Failed(number, message["error"], message["trace"])
+            failed = _failed(number, message)
         else:
             failed = Failed(number, "its process is gone: killed, or out of memory", "", is_lost=True)
         self._crews.remove(crew)
@@ -215,3 +218,7 @@ class Pool(Trials):
             if time.monotonic() >= deadline:
                 return False
             time.sleep(0.05)
+
+
+def _failed(number: int, message: Mapping[str, Any]) -> Failed:
+    return Failed(number, message["error"], message["trace"], full=message["full"])

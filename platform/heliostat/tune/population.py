@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from heliostat.errors import TrainError
 from heliostat.run import TuneSettings
 from heliostat.run.domains import Choice, Dimension, Range
+from heliostat.train.policy import rank
 from heliostat.tune.bandit import Seen, proposed
 from heliostat.tune.records import Exploit, SweepFolder, Trial
 from heliostat.tune.space import Space, Values, is_run, random_value
@@ -43,7 +44,7 @@ def exchanges(
     A pure function of what it is told, so that a driver that goes on decides as the one before it would have.
     """
     dice = random.Random(f"{settings.seed} {turn}")
-    ranked = sorted(members, key=lambda each: (-_rank(each.curve[-1].score), each.number))
+    ranked = sorted(members, key=lambda each: (-rank(each.curve[-1].score), each.number))
     count = min(max(1, int(len(ranked) * settings.quantile)), len(ranked) // 2)
     top = ranked[:count]
     losers = [each for each in ranked[count:] if not each.is_default][-count:] if count else []
@@ -51,16 +52,11 @@ def exchanges(
     for member in losers:
         donor = dice.choice(top)
         own, better = member.curve[-1], donor.curve[-1]
-        if _rank(better.score) > _rank(own.score):
+        if rank(better.score) > rank(own.score):
             after = _changed(space, settings, turn, donor, dice, seen, [each.after for each in exploits])
             told = (own.step, own.score, better.score)
             exploits.append(Exploit(member.number, donor.number, *told, dict(member.values), dict(donor.values), after))
     return exploits
-
-
-def _rank(score: float) -> float:
-    """A score that is no number is the worst of all."""
-    return -math.inf if math.isnan(score) else score
 
 
 def gains(turn: int, members: Sequence[Trial]) -> list[Seen]:

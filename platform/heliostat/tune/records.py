@@ -15,6 +15,7 @@ from heliostat.component import closest
 from heliostat.data.fingerprint import write_whole
 from heliostat.errors import TrainError
 from heliostat.home import home
+from heliostat.train.policy import rank
 
 
 class Aim(NamedTuple):
@@ -99,7 +100,7 @@ class Trial:
     @property
     def best(self) -> Point | None:
         """The best validation so far; the earliest of equals."""
-        return max(self.curve, key=lambda point: (point.score, -point.step), default=None)
+        return max(self.curve, key=lambda point: (rank(point.score), -point.step), default=None)
 
     @property
     def has_ended(self) -> bool:
@@ -188,7 +189,10 @@ def _trial(path: Path) -> Trial:
         exploits = tuple(Exploit(**each) for each in values.get("exploits", ()))
         return Trial(**{**values, "curve": curve, "exploits": exploits})
     except (ValueError, TypeError, KeyError) as error:
-        raise TrainError(f"{path} is damaged ({error}). Delete it to run that trial anew.") from None
+        raise TrainError(
+            f"{path} is damaged ({error}). Delete it, with the folder of the trial beside it (its name ends in "
+            f"-{path.stem}): another trial takes its place."
+        ) from None
 
 
 def _write(path: Path, values: Mapping[str, Any]) -> None:

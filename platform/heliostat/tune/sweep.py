@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from heliostat.errors import Stopped, TrainError
 from heliostat.ray_session import ray_session
 from heliostat.train import run_folder
 from heliostat.train.crew import share_of_cores
+from heliostat.train.full_disk import full_disk_told
 from heliostat.train.signals import stop_signals
 from heliostat.tune.driver import Driver, Sweep
 from heliostat.tune.forked import Forks
@@ -39,8 +40,9 @@ from heliostat.tune.watcher import SweepWatcher
 def tune(values: Mapping[str, Any] | None, *, resume: str | None = None, watcher: SweepWatcher | None = None) -> Sweep:
     """Search the run of plain `values`, whose section `tune` says how; or go on with the sweep of id `resume`.
 
-    Raises RunError with every mistake of run and space at once, TrainError when every first trial fails alike, and
-    after Ctrl-C or SIGTERM Stopped: no process is left, and the sweep can be continued.
+    Raises RunError with every mistake of run and space at once, DataError for what cannot be prepared, TrainError when
+    every first trial fails alike or the disk is full, and after Ctrl-C or SIGTERM Stopped: no process is left, and the
+    sweep can be continued.
     """
     watcher = watcher or SweepWatcher()
     if resume:
@@ -59,6 +61,7 @@ def tune(values: Mapping[str, Any] | None, *, resume: str | None = None, watcher
         run_folder.locked(folder.folder),
         ray_session(folder.folder / "ray.log") if is_on_ray else nullcontext(),
         stop_signals(lambda: wishes.append(True)) as wish,
+        full_disk_told(folder.folder),
         ExitStack() as stack,
     ):
         shared = shared or _shared(plan, _cluster())
@@ -66,7 +69,7 @@ def tune(values: Mapping[str, Any] | None, *, resume: str | None = None, watcher
         stack.callback(pool.close)
         try:
             pool.source.start()
-            driver = _prepared_driver(plan, folder, pool, watcher)
+            driver = _prepared_driver(plan, folder, pool, watcher, wishes)
             driver.drive(wishes)
             return driver.result()
         except Stopped as stopped:
@@ -100,13 +103,17 @@ def _source(shared: Places, log: Path, *, is_on_ray: bool) -> Source:
     return Actors(shared.threads, log, has_gpus=shared.on_gpus)
 
 
-def _prepared_driver(plan: Plan, folder: SweepFolder, pool: Pool, watcher: SweepWatcher) -> Driver:
-    """Prepare the data that trials share, and let every process build the run once."""
+def _prepared_driver(
+    plan: Plan, folder: SweepFolder, pool: Pool, watcher: SweepWatcher, wishes: Sequence[bool]
+) -> Driver:
+    """Prepare the data that trials share, and let every process build the run once. Raises Stopped between the two."""
     from heliostat.ingest import prepared_once
 
     prepared = prepared_once(plan.run, folder.folder, watcher.preparing)
+    _heed(wishes)
     plan, epochs = with_validations(plan, prepared)
     rehearsals = pool.rehearse(plan.run, prepared.folder)
+    _heed(wishes)
     metric = check_metric(plan.run, plan.run.head.build().selects, rehearsals[0].scores)
     check_objectives(plan.settings.metrics, rehearsals[0].scores)
     is_fixed = plan.settings.concurrent is not None
@@ -115,6 +122,11 @@ def _prepared_driver(plan: Plan, folder: SweepFolder, pool: Pool, watcher: Sweep
     if any(each.device != "cpu" for each in rehearsals) and not is_fixed and not pool.shared.on_gpus:
         pool.size = 1  # as long as nobody says that several fit on the GPU
     return Driver(plan, folder, pool, watcher, prepared, metric, epochs)
+
+
+def _heed(wishes: Sequence[bool]) -> None:
+    if wishes:
+        raise Stopped("stopped before the first trial of this command began.")
 
 
 def _largest(plan: Plan, pool: Pool, prepared: Prepared, rehearsal: Rehearsal) -> Largest:

@@ -52,6 +52,8 @@ class Failed(NamedTuple):
     trace: str
     is_lost: bool = False
     """Whether nobody raised anything: a process of it is gone."""
+    full: str = ""
+    """What the system says of a disk that takes no more, where that was the reason."""
 
 
 Event = Validated | Ended | Failed
