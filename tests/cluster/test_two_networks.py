@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,8 @@ class Machine:
         family = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
         self.process.send_signal(signal.SIGTERM)
         for child in psutil.wait_procs(family, timeout=15)[1]:
-            child.kill()
+            with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+                child.kill()
         self.process.wait()
 
 

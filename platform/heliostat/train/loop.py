@@ -49,7 +49,7 @@ def fit(run: Run, prepared: Prepared, worker: Worker, folder: Path) -> Outcome:
     try:
         reason, history = _train(trainee)
         if trainee.aside:
-            history = trainee.aside.finish(trainee.saver.wait)
+            history = trainee.aside.finish(trainee.saver.settle)
     except BaseException as error:
         trainee.close("stopped" if isinstance(error, (Stopped, KeyboardInterrupt)) else "failed")
         raise

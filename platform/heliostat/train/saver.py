@@ -29,7 +29,6 @@ class Saver:
         self.needed = needed
         run = checkpoints.parent
         self.uploads = Uploads(run, Mirror(mirror, run.name)) if mirror and is_writer else None
-        self._pool: ThreadPoolExecutor | None = None
         self._pending: Future[None] | None = None
 
     def write(self, step: int, snapshot: checkpoint.Snapshot, *, best_step: int | None) -> None:
@@ -37,8 +36,11 @@ class Saver:
         if not self.is_writer:
             return
         self.settle()
-        self._pool = self._pool or ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._pending = self._pool.submit(self._write, step, snapshot, best_step)
+        pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending = pool.submit(self._write, step, snapshot, best_step)
+        # The thread ends with its work: its team of OpenMP threads would live as long as it. With more of them than
+        # cores, those of the training sleep at every barrier, and small updates took 2.4 times as long.
+        pool.shutdown(wait=False)
 
     def _write(self, step: int, snapshot: checkpoint.Snapshot, best_step: int | None) -> None:
         checkpoint.save(checkpoint.step_folder(self.checkpoints, step), snapshot)
@@ -47,22 +49,15 @@ class Saver:
             self.uploads.wake()
 
     def settle(self) -> None:
-        """Return when the checkpoint before is written. Raises CheckpointError when it could not be."""
+        """Return when the checkpoint before is on the disk. Raises CheckpointError when it could not be written."""
         if self._pending:
             pending, self._pending = self._pending, None
             pending.result()
 
-    def wait(self) -> None:
-        """Return when everything is on the disk. Raises CheckpointError when it could not be written."""
-        self.settle()
-        if self._pool:
-            self._pool.shutdown()
-            self._pool = None
-
     def close(self) -> None:
-        """The same, and the mirror has what it takes: `uploads.trouble` says why where it does not."""
+        """As `settle`, and the mirror has what it takes: `uploads.trouble` says why where it does not."""
         try:
-            self.wait()
+            self.settle()
         finally:
             if self.uploads:
                 self.uploads.wake()

@@ -277,7 +277,7 @@ class Trainee:
 
     def settle(self) -> None:
         """Return when the checkpoints of all workers are on the disk: every worker calls it."""
-        self.saver.wait()
+        self.saver.settle()
         self.worker.gather(0.0)
 
     def should_stop(self) -> bool:
