@@ -24,7 +24,7 @@ def isolated() -> list[str]:
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing:
         pytest.skip(f"no {', '.join(missing)}: apt-get install slurm-wlm iproute2")
-    words = ["timeout", "200", "unshare", "--pid", "--fork", "--mount-proc", "--mount", "--net", "--kill-child"]
+    words = ["timeout", "400", "unshare", "--pid", "--fork", "--mount-proc", "--mount", "--net", "--kill-child"]
     if os.geteuid() != 0 or subprocess.run([*words, "true"], capture_output=True).returncode:
         pytest.skip("namespaces of processes, mounts and networks need root: Slurm cannot be started here")
     return words
@@ -62,7 +62,7 @@ def test_a_job_trains_on_the_ray_that_slurm_started(isolated: list[str], tmp_pat
     submit = ["sbatch", "--wait", "--nodes=1", f"--output={tmp_path}/job.log", str(SCRIPT)]
     run = ["sentiment/tiny", "train.epochs=1", "data.limit=200", "scaling.num_workers=2", "--no-evaluate"]
     node = [*isolated, "bash", str(Path(__file__).with_name("slurm_node.sh")), str(tmp_path / "slurm")]
-    done = subprocess.run([*node, *submit, *run], env=environment, capture_output=True, text=True, timeout=240)
+    done = subprocess.run([*node, *submit, *run], env=environment, capture_output=True, text=True, timeout=450)
     if done.returncode == NO_START:
         pytest.skip(f"Slurm did not come up here: {done.stderr[-500:]}")
     log = (tmp_path / "job.log").read_text(encoding="utf-8") if (tmp_path / "job.log").exists() else ""

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import random
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from heliostat.data.prepared import Prepared
 from heliostat.errors import Stopped, TrainError
 from heliostat.run import Run, check
 from heliostat.train.loop import fit
+from heliostat.train.policy import Continue, Judged, Stop
 from heliostat.train.worker import LocalWorker, set_threads
 
 _WORDS = {"good": ["lovely", "great", "warm"], "bad": ["awful", "thin", "poor"]}
@@ -144,6 +146,23 @@ def test_old_checkpoints_go_and_the_best_stays(toy: Callable[..., tuple[Run, Pre
     outcome = fit(run, prepared, LocalWorker(), tmp_path / "kept")
     left = {path.name for path in (tmp_path / "kept" / "checkpoints").iterdir()}
     assert left == {f"step-{outcome.step:08d}", f"step-{outcome.best.step:08d}"}
+
+
+def test_no_thread_stays_that_wrote_a_checkpoint(toy: Callable[..., tuple[Run, Prepared]], tmp_path: Path) -> None:
+    """Its OpenMP threads would stay, too, and slow every later update."""
+    run, prepared = toy(epochs=3)
+    stay: list[bool] = []
+
+    class Looks(LocalWorker):
+        def judge(self, judged: Judged) -> Continue | Stop:
+            writers = [thread for thread in threading.enumerate() if thread.name.startswith("checkpoint")]
+            for thread in writers:
+                thread.join(timeout=60)
+            stay.append(any(thread.is_alive() for thread in writers))
+            return super().judge(judged)
+
+    fit(run, prepared, Looks(), tmp_path / "threads")
+    assert stay == [False] * 3
 
 
 def test_a_finished_model_answers_with_the_fitted_decision(
