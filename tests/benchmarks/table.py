@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,14 @@ HERE = Path(__file__).parent
 README, PROJECT = HERE / "README.md", HERE.parents[1] / "README.md"
 BEGIN, END = "<!-- table: made by tests/benchmarks/table.py -->", "<!-- end of table -->"
 HEADINGS = ("what", "beside", "ours", "theirs", "times faster (95 %)", "in CPU seconds", "held equal", "goal (floor)")
-_INTERVAL = re.compile(r"× \([^)]*\)$")
+_INTERVAL = re.compile(r"(?<=[×%]) \([^)]*\)$")
 """What a single round does not have."""
+_RATIOS = (4, 5)
+"""The columns with intervals."""
 SHORT = (0, 1, 4, 6)
 """The columns of the project's README."""
+NO_PEER = ("plan", "scale")
+"""Benchmarks of ours beside ours: not in the project's README."""
 ORDER = (
     "finetune",
     "pretrain",
@@ -43,9 +47,9 @@ def results(folder: Path) -> list[dict[str, Any]]:
     return sorted(found, key=lambda each: (places.get(each["name"], len(ORDER)), each["name"]))
 
 
-def render(folder: Path, columns: Sequence[int] = range(len(HEADINGS))) -> str:
+def render(folder: Path, columns: Sequence[int] = range(len(HEADINGS)), without: Collection[str] = ()) -> str:
     """The table, some of its columns, and the machines that it was measured on."""
-    found = results(folder)
+    found = [each for each in results(folder) if each["name"] not in without]
     if not found:
         return "Nothing is measured yet: `make bench`.\n"
     lines = [_line([*(HEADINGS[column] for column in columns), "rounds"]), "|" + "---|" * (len(columns) + 1)]
@@ -54,13 +58,17 @@ def render(folder: Path, columns: Sequence[int] = range(len(HEADINGS))) -> str:
         for case in each["cases"].values():
             rounds = len(case["rounds"])
             for row in case.get("rows", []):
-                cells = [row[column] if rounds > 1 else _INTERVAL.sub("×", row[column]) for column in columns]
+                cells = [_told(row[column], column, rounds) for column in columns]
                 lines.append(_line([*cells, str(rounds)]))
         is_busy = any(case.get("busy") for case in each["cases"].values())
         when = f"{each['name']} ({each['date']}{', on a busy machine' if is_busy else ''})"
         machines.setdefault(_machine(each["machine"]), []).append(when)
     lines += ["", *(f"Measured on {words}: {', '.join(names)}." for words, names in machines.items())]
     return "\n".join(lines) + "\n"
+
+
+def _told(cell: str, column: int, rounds: int) -> str:
+    return _INTERVAL.sub("", cell) if rounds == 1 and column in _RATIOS else cell
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -83,10 +91,12 @@ def put(text: str, table: str) -> str:
     return f"{before}{BEGIN}\n{table}{END}{after}"
 
 
-def main() -> None:
-    for path, columns in ((README, range(len(HEADINGS))), (PROJECT, SHORT)):
-        path.write_text(put(path.read_text(encoding="utf-8"), render(HERE / "results", columns)), encoding="utf-8")
+def readmes() -> dict[Path, str]:
+    """Both READMEs with the tables that the results give."""
+    tables = {README: render(HERE / "results"), PROJECT: render(HERE / "results", SHORT, NO_PEER)}
+    return {path: put(path.read_text(encoding="utf-8"), table) for path, table in tables.items()}
 
 
 if __name__ == "__main__":
-    main()
+    for path, text in readmes().items():
+        path.write_text(text, encoding="utf-8")
