@@ -5,7 +5,7 @@ which differ from round to round. Every trial of every side is trained by our lo
 validates as often, so what differs is the search: who is proposed, who is stopped, what a trial costs beside its
 training. The score to reach is the best one that ours and the peer both reached in a round, whatever a third side did;
 time runs from the call, start-up included. (Polarity was tried first: so few reviews teach it so unsteadily that a
-trial's loss went .51, .66, .51 from one validation to the next, and who validated more often drew the lucky one sooner.)
+trial's loss went .51, .66, .51 from one validation to the next, and who validated oftener drew the lucky one sooner.)
 `overhead`: trials of one update each; what a trial takes beside that update, measured in the same process, is the cost
 of being a trial.
 """
