@@ -33,6 +33,7 @@ ORDER = (
     "tune",
     "recommend",
     "serve",
+    "serve_adapters",
     "loader",
     "gpu",
     "plan",

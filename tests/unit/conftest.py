@@ -162,3 +162,30 @@ def objective_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tup
             return run, prepare(run)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def evaluated_run() -> Callable[[Path], Iterator[tuple[Run, Prepared]]]:
+    """evaluated_run(reviews) is a run on a file of reviews with labels, a third of them to test on, and its data."""
+    from heliostat.data.prepare import prepare
+    from heliostat.run import check
+
+    def made(source: Path) -> Iterator[tuple[Run, Prepared]]:
+        run = check(
+            {
+                "name": "sentiment",
+                "data": {
+                    "adapter": {"type": "core.columns", "text": "review", "label": "label"},
+                    "source": str(source),
+                    "split": {"by": "hash", "valid": 0.05, "test": 0.35},
+                },
+                "encoder": {"type": "core.text", "preset": "tiny"},
+                "head": {"type": "core.classification"},
+                "evaluate": {"slices": ["department", "age", "recommended"], "resamples": 200},
+            }
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HELIOSTAT_HOME", str(source.parent / "home"))
+            yield run, prepare(run)
+
+    return made

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +13,8 @@ from heliostat.component import Row
 from heliostat.data.prepared import Prepared
 from heliostat.errors import DataError
 from heliostat.evaluate import Interval, evaluate
-from heliostat.ingest import prepare
 from heliostat.plugin import Metric, Record, TaskHead
-from heliostat.run import Run, check
+from heliostat.run import Run
 
 REVIEWS = Path(__file__).parents[2] / "plugins/sentiment/heliostat_sentiment/data/reviews.parquet"
 
@@ -47,27 +46,14 @@ class Measures(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def prepared_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Run, Prepared]]:
+def prepared_run(
+    tmp_path_factory: pytest.TempPathFactory, evaluated_run: Callable[[Path], Iterator[tuple[Run, Prepared]]]
+) -> Iterator[tuple[Run, Prepared]]:
     folder = tmp_path_factory.mktemp("evaluate")
     reviews = pd.read_parquet(REVIEWS).iloc[::60].dropna(subset=["review"])
     labels = pd.cut(reviews["rating"], [0, 2, 3, 5], labels=["negative", "neutral", "positive"]).astype(str)
     reviews.assign(label=labels).to_parquet(folder / "reviews.parquet")
-    run = check(
-        {
-            "name": "sentiment",
-            "data": {
-                "adapter": {"type": "core.columns", "text": "review", "label": "label"},
-                "source": str(folder / "reviews.parquet"),
-                "split": {"by": "hash", "valid": 0.05, "test": 0.35},
-            },
-            "encoder": {"type": "core.text", "preset": "tiny"},
-            "head": {"type": "core.classification"},
-            "evaluate": {"slices": ["department", "age", "recommended"], "resamples": 200},
-        }
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HELIOSTAT_HOME", str(folder / "home"))
-        yield run, prepare(run)
+    yield from evaluated_run(folder / "reviews.parquet")
 
 
 def test_a_head_that_is_no_classifier_has_a_report_too(prepared_run: tuple[Run, Prepared], tmp_path: Path) -> None:

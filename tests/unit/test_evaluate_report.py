@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,6 @@ from heliostat.component import Row
 from heliostat.data.prepared import Prepared
 from heliostat.errors import DataError
 from heliostat.evaluate import Report, evaluate, plots
-from heliostat.ingest import prepare
 from heliostat.plugin import TaskHead
 from heliostat.run import Run, check
 
@@ -39,7 +38,9 @@ class Predicts(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def prepared_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Run, Prepared]]:
+def prepared_run(
+    tmp_path_factory: pytest.TempPathFactory, evaluated_run: Callable[[Path], Iterator[tuple[Run, Prepared]]]
+) -> Iterator[tuple[Run, Prepared]]:
     folder = tmp_path_factory.mktemp("evaluate")
     reviews = pd.read_parquet(REVIEWS).iloc[::30].copy()
     reviews["label"] = pd.cut(reviews["rating"], [0, 2, 3, 5], labels=["negative", "neutral", "positive"]).astype(str)
@@ -48,22 +49,7 @@ def prepared_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Run
     )
     source = folder / "reviews.parquet"
     pd.concat([reviews, mine]).dropna(subset=["review"]).to_parquet(source)
-    run = check(
-        {
-            "name": "sentiment",
-            "data": {
-                "adapter": {"type": "core.columns", "text": "review", "label": "label"},
-                "source": str(source),
-                "split": {"by": "hash", "valid": 0.05, "test": 0.35},
-            },
-            "encoder": {"type": "core.text", "preset": "tiny"},
-            "head": {"type": "core.classification"},
-            "evaluate": {"slices": ["department", "age", "recommended"], "resamples": 200},
-        }
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HELIOSTAT_HOME", str(folder / "home"))
-        yield run, prepare(run)
+    yield from evaluated_run(source)
 
 
 @pytest.fixture(scope="module")
