@@ -92,6 +92,7 @@ def test_a_wrong_key_is_refused_and_a_right_one_opens_five_tabs_that_answer(
     assert not [url for url in visited.asked if standing.key in url or "not-this-one" in url]
 
 
+@pytest.mark.sweep
 def test_the_tabs_follow_an_update_and_signing_out_closes_them(standing: Standing, visit: Callable[[str], Any]) -> None:
     visited = visit(standing.deployment.gallery)
     signed_in(visited, standing)

@@ -81,6 +81,7 @@ def long_run(tmp_path: Path) -> Path:
     return tmp_path / "long.yaml"
 
 
+@pytest.mark.sweep
 def test_ctrl_c_leaves_the_job_alone_and_stop_ends_it(two_nodes: Any, long_run: Path) -> None:
     words = ["train", str(long_run), "--run-id", "long", "--no-evaluate"]
     process = subprocess.Popen(

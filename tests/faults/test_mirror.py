@@ -132,6 +132,7 @@ def test_a_damaged_checkpoint_is_fetched_again_and_a_torn_one_there_is_not_taken
     lost="nothing",
     proof="bucket and folder hold the same in the end",
 )
+@pytest.mark.sweep
 def test_training_goes_on_while_the_bucket_is_out_and_the_rest_follows(
     home: Path, s3: Any, is_seen: Callable[[str], None]
 ) -> None:

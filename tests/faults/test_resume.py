@@ -108,6 +108,7 @@ def test_killed_worker(
     lost="steps since the last checkpoint are computed again; of the result nothing",
     proof="weights of the unbroken run, to the bit; Ray ends by itself in a minute or two",
 )
+@pytest.mark.sweep
 def test_killed_driver_and_resume(
     runs: Any,
     unbroken: dict[str, str],
@@ -132,9 +133,8 @@ def test_killed_driver_and_resume(
     lost="nothing: a checkpoint is written first",
     proof="weights of the unbroken run, to the bit",
 )
-@pytest.mark.parametrize(
-    ("number", "exit_code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.sweep), (signal.SIGTERM, 143)]
-)
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.sweep
 def test_stopped_run_keeps_a_checkpoint_and_goes_on(
     runs: Any,
     unbroken: dict[str, str],

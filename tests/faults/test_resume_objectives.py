@@ -29,7 +29,7 @@ OBJECTIVES = {
     "causal_lm": ({"type": "core.causal_lm"}, {**TEXT, "type": "core.causal_text"}, CHUNKS),
     "sequence_to_sequence": ({"type": "core.denoising"}, {**TEXT, "type": "core.seq2seq_text"}, CHUNKS),
 }
-SLOW = ("causal_lm", "sequence_to_sequence")
+SLOW = ("masked_lm_and_next_sentence", "causal_lm", "sequence_to_sequence")
 """Which `make test` leaves to `make faults`."""
 
 

@@ -88,6 +88,7 @@ def test_a_worker_that_skips_synchronisation_is_found_within_check_every_updates
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.sweep
 def test_without_the_check_the_same_run_looks_healthy(pair: Pair) -> None:
     answers, rows = pair("skip", check_every=None)
     assert answers[0] == answers[1]

@@ -43,6 +43,7 @@ def _scored(folder: Path) -> list[int]:
     lost="nothing: what was not scored is scored then",
     proof="each validation once, in order; the evaluator ends with the command",
 )
+@pytest.mark.sweep
 def test_after_kill_9_of_the_driver_no_validation_is_lost_or_comes_twice(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "killed"
     driver = _start(tmp_path, *RUN, "--run-id", "killed")

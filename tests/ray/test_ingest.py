@@ -139,7 +139,11 @@ def contents(prepared: Prepared) -> dict[str, Any]:
     ("adapter", "more"),
     [
         ("letters.words", {"max_rejected": 0.5, "limit": 2000}),
-        ("letters.visits", {"max_rejected": 0.9, "split": {"by": "hash", "valid": 0.2, "test": 0.2}}),
+        pytest.param(
+            "letters.visits",
+            {"max_rejected": 0.9, "split": {"by": "hash", "valid": 0.2, "test": 0.2}},
+            marks=pytest.mark.sweep,
+        ),
     ],
 )
 @pytest.mark.usefixtures("plugin")

@@ -53,6 +53,7 @@ def test_it_is_the_file_that_one_process_writes(
     assert [path.name for path in tmp_path.iterdir() if "parts" in path.name] == []
 
 
+@pytest.mark.sweep
 def test_a_job_that_died_goes_on(
     source: Path, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,6 +72,7 @@ def test_the_loss_does_not_depend_on_the_number_of_workers(
     assert manifest["trainer"]["in_effect"]["strategy"] == "ddp"
 
 
+@pytest.mark.sweep
 def test_as_many_workers_as_there_are_share_the_model(
     rows: Path, ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,6 +173,7 @@ def test_a_run_that_waits_for_room_can_be_stopped(
     assert train(None, resume="waiting").steps == 2
 
 
+@pytest.mark.sweep
 def test_a_task_of_ray_validates_while_the_workers_go_on(
     rows: Path, ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

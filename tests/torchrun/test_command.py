@@ -81,6 +81,7 @@ def _ended(process: subprocess.Popen[str]) -> str:
     return said
 
 
+@pytest.mark.sweep
 def test_a_wish_to_stop_is_kept_and_one_worker_goes_on(start: Start, run_file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "home" / "runs" / "pair"
     settings = ("--no-evaluate", "--run-id", "pair", "scaling.num_workers=2", "scaling.strategy=fsdp")

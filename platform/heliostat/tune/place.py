@@ -118,6 +118,7 @@ def serve(line: Line) -> None:
 
 
 def _train(order: Mapping[str, Any], line: Line) -> dict[str, Any]:
+    line.send({"is": "began"})
     run, folder = check(order["run"]), Path(order["folder"])
     if order["prepared"]:
         prepared = _opened(order["prepared"])

@@ -71,6 +71,10 @@ class _Crew:
     """What the first worker said at the end of the trial; it is over when all of them have."""
     working: int = 0
     """Members that have not come to the end of the trial."""
+    silent: int = 0
+    """Members that have not said that they begin: one may have been dead when the trial was handed to it."""
+    is_second: bool = False
+    """Whether the trial was handed on from another place, where a member was dead before it began."""
 
 
 class Pool(Trials):
@@ -114,8 +118,6 @@ class Pool(Trials):
 
     def begin(self, order: Order) -> None:
         """Hand a trial to the first worker of a place that is free; it says where the others meet it."""
-        crew = self._idle() or self._hire()
-        crew.number, crew.ended, crew.working = order.number, None, self.shared.workers
         prepared = None if order.prepared is None else str(order.prepared)
         message: dict[str, Any] = {
             "do": "train",
@@ -124,8 +126,8 @@ class Pool(Trials):
             "prepared": prepared,
         }
         message |= {"threads": self.shared.threads, "measures": list(order.measures)}
-        crew.order = {**message, "rank": 0, "world_size": self.shared.workers}
-        crew.members[0].send(crew.order)
+        message |= {"rank": 0, "world_size": self.shared.workers}
+        self._hand(self._idle() or self._hire(), order.number, message)
 
     def events(self, timeout_s: float) -> list[Event]:
         """What the places have said; one of which a process is gone has failed, and another comes when asked for."""
@@ -148,6 +150,11 @@ class Pool(Trials):
         """End every process."""
         self._crews = []
         self.source.close()
+
+    def _hand(self, crew: _Crew, number: int, order: Mapping[str, Any], *, again: bool = False) -> None:
+        crew.number, crew.order, crew.ended, crew.is_second = number, order, None, again
+        crew.working = crew.silent = self.shared.workers
+        crew.members[0].send(order)
 
     def _everybody(self) -> list[Process]:
         return [member for crew in self._crews for member in crew.members]
@@ -180,6 +187,9 @@ class Pool(Trials):
         kind = message.pop("is") if message else "gone"
         if message is None or kind == "failed":
             return self._lost(crew, number, message)
+        if kind == "began":
+            crew.silent -= 1
+            return None
         if kind == "meeting":
             for rank, other in enumerate(crew.members[1:], 1):
                 other.send({**crew.order, **message, "rank": rank})
@@ -195,8 +205,11 @@ class Pool(Trials):
         crew.number = None
         return crew.ended
 
-    def _lost(self, crew: _Crew, number: int, message: Mapping[str, Any] | None) -> Failed:
-        """A trial that failed with one of its workers. Those that cannot work alone are ended with it."""
+    def _lost(self, crew: _Crew, number: int, message: Mapping[str, Any] | None) -> Failed | None:
+        """A trial that failed with one of its workers. Those that cannot work alone are ended with it.
+
+        None where a member had died before it began: the trial is handed on to another place, once.
+        """
         crew.number = None
         if message and len(crew.members) == 1:
             return _failed(number, message)
@@ -206,6 +219,9 @@ class Pool(Trials):
             failed = Failed(number, "its process is gone: killed, or out of memory", "", is_lost=True)
         self._crews.remove(crew)
         self.source.dismiss(crew.members)
+        if failed.is_lost and crew.silent and not crew.is_second:
+            self._hand(self._idle() or self._hire(), number, crew.order, again=True)
+            return None
         return failed
 
     def _is_anybody_gone(self, crew: _Crew, within_s: float) -> bool:
