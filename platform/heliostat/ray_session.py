@@ -29,6 +29,8 @@ def ray_session(log: Path) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Ray runs workers at nice 15: any other program would starve a training, or the deployment behind a page.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    if not os.environ.get("RAY_ADDRESS"):  # nobody takes the one machine of a Ray of our own away
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     with stderr_to(log), _words_to(log), fork_server(log) as is_forking:
         if is_forking:  # no workers before they are wanted: two processors have enough to do then
             os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
@@ -41,6 +43,8 @@ def ray_session(log: Path) -> Iterator[None]:
                     include_dashboard=None if os.environ.get("RAY_ADDRESS") else False,
                 )
             close_token()
+            if not os.environ.get("RAY_ADDRESS"):
+                _end_log_monitor()
             expect_workers()
             yield
         finally:
@@ -71,6 +75,15 @@ def close_token(path: Path | None = None) -> None:
     path = path or token_path()
     if path.is_file() and path.stat().st_uid == os.getuid():
         path.chmod(0o600)
+
+
+def _end_log_monitor() -> None:
+    """End the process that reads every log ten times a second, for drivers that print what workers say: we do not."""
+    from ray._private import worker
+
+    node = worker._global_node
+    if node is not None:
+        node.kill_log_monitor(check_alive=False)
 
 
 @contextmanager

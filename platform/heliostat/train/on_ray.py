@@ -68,7 +68,7 @@ def _launch_until_done(run: Run, prepared: Path, folder: Path, cpus: float, look
             if isinstance(failure, (RayActorError, ControllerError)) and deaths < run.scaling.max_failures:
                 deaths += 1
                 look.watcher.warn(_DEAD_CONTROLLER)
-                _free(groups(folder))
+                _free(groups(folder) | _groups_asked_for(_controllers("DEAD")))
                 wait_for_silence(folder)  # two generations of workers must not write one checkpoint
             elif not isinstance(told(folder), Stopped) or not has_moved(folder):
                 return failure
@@ -89,12 +89,11 @@ def _launch(
     run: Run, prepared: Path, folder: Path, cpus: float, looks: Sequence[Callable[[], None]]
 ) -> BaseException | None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
 
-    from heliostat.train.ray_group import GroupConfig
+    from heliostat.train.ray_group import GroupConfig, Trainer
 
     with tempfile.TemporaryDirectory(prefix="ray-", dir=folder, ignore_cleanup_errors=True) as storage:
-        trainer = TorchTrainer(
+        trainer = Trainer(
             work,
             train_loop_config={"run": run.dump(), "prepared": str(prepared), "folder": str(folder)},
             torch_config=GroupConfig(timeout_s=math.ceil(run.scaling.timeout_s)),
@@ -120,7 +119,7 @@ def _launch(
 
 
 def _free(placement_groups: set[str]) -> None:
-    """Give back what the workers of a dead controller hold: Ray does so by itself only where its dashboard runs."""
+    """Give back what the workers of a dead controller hold."""
     from ray import PlacementGroupID
     from ray.util.placement_group import PlacementGroup, remove_placement_group
 
@@ -133,17 +132,22 @@ def _end_controllers() -> set[str]:
 
     Returns the names of those that were ended.
     """
-    import ray
     from ray import ActorID
-    from ray._private import state
     from ray._private.worker import global_worker
 
-    job, ended = ray.get_runtime_context().get_job_id(), set[str]()
-    for name, actor in state.actors(actor_state_name="ALIVE").items():
-        if actor["JobID"] == job and actor["ActorClassName"] == "TrainController":
-            global_worker.core_worker.kill_actor(ActorID.from_hex(name), True)
-            ended.add(name)
-    return ended
+    names = _controllers("ALIVE")
+    for name in names:
+        global_worker.core_worker.kill_actor(ActorID.from_hex(name), True)
+    return names
+
+
+def _controllers(state_name: str) -> set[str]:
+    """The names of Ray's controllers that this process started."""
+    import ray
+    from ray._private import state
+
+    job, actors = ray.get_runtime_context().get_job_id(), state.actors(actor_state_name=state_name).items()
+    return {name for name, actor in actors if actor["JobID"] == job and actor["ActorClassName"] == "TrainController"}
 
 
 def _groups_asked_for(controllers: set[str]) -> set[str]:

@@ -1,13 +1,26 @@
-"""The process group of Ray Train's workers, over the wire by which Ray knows their nodes."""
+"""Ray Train as we use it: without the processes that we have no use for, over the wire by which Ray knows its nodes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from ray.train.torch import TorchConfig
+from ray.train.torch import TorchConfig, TorchTrainer
 
 from heliostat.train.wire import take_wire
+
+_IDLE = {"DatasetsCallback", "PlacementGroupCleanerCallback"}
+"""What starts a process each: one hands out shards of Ray Data, the other frees what a dead controller held."""
+
+
+class Trainer(TorchTrainer):  # type: ignore[misc]
+    """Ray's own, without two actors: workers map prepared shards, and `on_ray` itself frees what dead controllers held.
+
+    An idle actor wakes a hundred times a second, which takes 0.7 % of a core from the workers, and 100 MB.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        return [each for each in super()._create_default_callbacks() if type(each).__name__ not in _IDLE]
 
 
 def _take_wire_of_node() -> None:
