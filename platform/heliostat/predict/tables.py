@@ -69,7 +69,8 @@ def write_answers(
             readable = [(place, row) for place, row in numbered if not isinstance(row, RejectedRecord)]
             answered = answer(number, [row for _, row in readable])
             sink.write([(each.row, each.prediction, each.problem) for each in answered])
-            num_rows, num_unreadable = num_rows + len(numbered), num_unreadable + len(unreadable)
+            lost = sum(row.num_records for _, row in unreadable)
+            num_rows, num_unreadable = num_rows + len(readable) + lost, num_unreadable + lost
             num_answered += sum(each.prediction is not None for each in answered)
             problems = [(place, str(row)) for place, row in unreadable]
             problems += [(n, each.problem) for (n, _), each in zip(readable, answered, strict=True) if each.problem]
