@@ -63,12 +63,12 @@ class ExampleMaker:
         except AbsentColumn as error:
             raise missing({"": error.column}, self.columns, self.adapter) from None
         except RejectedRecord as error:
-            yield Reject(place, str(error))
+            yield Reject(place, str(error), len(group))
             return
         except DataError:
             raise
         except BAD_RECORD as error:
-            yield Reject(place, where(error))
+            yield Reject(place, where(error), len(group))
             return
         for values in made:
             if not isinstance(values, Mapping):
@@ -161,6 +161,15 @@ def needed_columns(slices: Iterable[str], split: Mapping[str, Any]) -> dict[str,
         names = split.get(setting) or ()
         asked += [(name, f"data.split.{setting}") for name in ((names,) if isinstance(names, str) else names)]
     return dict(reversed(asked))
+
+
+def unusable(place: Place, row: Row | RejectedRecord, group_by: str | None) -> Reject | None:
+    """The reject of a raw record that no adapter can be given; None where it can."""
+    if isinstance(row, RejectedRecord):
+        return Reject(place, str(row), row.num_records)
+    if group_by is not None and row[group_by] is None:  # those without a name have nothing in common
+        return Reject(place, f"{group_by}: is missing, and records are grouped by it", 1)
+    return None
 
 
 def grouped(

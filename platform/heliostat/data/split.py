@@ -41,7 +41,10 @@ def key_of(split: SplitSettings, values: Row, takes: Sequence[str]) -> Any:
     Raises RejectedRecord when the value is missing, DataError when a column says something else than a split.
     """
     if isinstance(split, HashSplit):
-        return unit([values.get(name) for name in split.key or takes])
+        parts = [values.get(name) for name in split.key or takes]
+        if split.key and all(part is None for part in parts):  # all without a key would stand on one side
+            raise RejectedRecord(f"{', '.join(split.key)}: is missing, and data.split needs it")
+        return unit(parts)
     if isinstance(split, (TimeSplit, DateSplit)):
         return _present(values, split.column)
     if isinstance(split, SequenceSplit):

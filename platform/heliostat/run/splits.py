@@ -33,7 +33,8 @@ class HashSplit(_Shares):
 
     by: Literal["hash"] = "hash"
     key: tuple[str, ...] | None = None
-    """Fields of the example (or else columns of the record) that make the key. None: all fields that the head takes."""
+    """Fields of the example (or else columns of the record) that make the key; an example without any is rejected.
+    None: all fields that the head takes."""
 
 
 class TimeSplit(_Shares):
