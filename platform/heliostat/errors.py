@@ -67,6 +67,11 @@ class DataError(HeliostatError):
 class RejectedRecord(DataError):
     """Raised by an adapter for one record it refuses; the reason goes to `rejected.jsonl`."""
 
+    def __init__(self, reason: str = "", num_records: int = 1) -> None:
+        super().__init__(reason)
+        self.num_records = num_records
+        """Records that are lost with it: several, where what is read as one took others in."""
+
 
 class CheckpointError(HeliostatError):
     """A checkpoint is missing, incomplete or damaged."""

@@ -21,7 +21,7 @@ from typing import Any, Literal, cast
 from heliostat.batch import Encoded
 from heliostat.component import Row
 from heliostat.data.encode import CHUNK, encode
-from heliostat.data.examples import Example, ExampleMaker, grouped
+from heliostat.data.examples import Example, ExampleMaker, grouped, unusable
 from heliostat.data.formats import SourceFile
 from heliostat.data.prepare import Made, Progress
 from heliostat.data.prepare import prepare as prepare_with
@@ -40,6 +40,7 @@ LARGE_SOURCE_BYTES = 512 * 2**20
 Raw = tuple[Place, Row | RejectedRecord]
 Units = Sequence[SourceFile | None]
 """What one task reads: a file, or all of a source (None)."""
+_MANY_UNITS = 1 << 32
 Columns = dict[str, int]
 Block = dict[str, Any]
 """Rows of Ray Data: column -> values. What tasks hand on is pickled by Ray's own pickler, in a column `parcel`:
@@ -213,13 +214,14 @@ def _make(maker: ExampleMaker, block: Block) -> Iterator[Block]:
     def made() -> Iterator[tuple[Columns, Made]]:
         for chunk in _opened(block):
             outcomes = [outcome for place, row in chunk for outcome in _outcomes(maker, place, row)]
-            yield {}, Made(len(chunk), outcomes)
+            yield {}, Made(sum(row.num_records if isinstance(row, RejectedRecord) else 1 for _, row in chunk), outcomes)
 
     return _packed(made(), {})
 
 
 def _outcomes(maker: ExampleMaker, place: Place, row: Row | RejectedRecord) -> Iterable[Example | Reject]:
-    return [Reject(place, str(row))] if isinstance(row, RejectedRecord) else maker([(place, row)])
+    reject = unusable(place, row, None)
+    return [reject] if reject else maker([(place, cast(Row, row))])
 
 
 def _read_into_buckets(source: Source, units: Units, group_by: str, num_buckets: int, block: Block) -> Iterator[Block]:
@@ -249,16 +251,19 @@ def _make_groups(maker: ExampleMaker, block: Block) -> Iterator[Block]:
 
     def made() -> Iterator[tuple[Columns, Made]]:
         records = sorted((record for part in _opened(block) for record in part), key=itemgetter(0))
+        group_by, readable = maker.adapter.group_by, []
         for (unit, number), place, row in records:
-            if isinstance(row, RejectedRecord):
-                yield {"unit": unit, "record": number}, Made(1, [Reject(place, str(row))])
+            if reject := unusable(place, row, group_by):
+                # Ahead of all groups, as in one process, which reads every record before it makes the first group.
+                yield {"unit": unit - _MANY_UNITS, "record": number}, Made(reject.num_records, [reject])
+            else:
+                readable.append((place, row))
         numbers = {place: number for number, place, row in records}
-        readable = [(place, row) for _, place, row in records if not isinstance(row, RejectedRecord)]
-        for group in grouped(readable, maker.adapter.group_by, maker.adapter.order_by):
+        for group in grouped(readable, group_by, maker.adapter.order_by):
             unit, number = min(numbers[place] for place, _ in group)
             yield {"unit": unit, "record": number}, Made(len(group), list(maker(group)))
 
-    return _packed(made(), {"unit": -1, "record": -1})
+    return _packed(made(), {"unit": -_MANY_UNITS, "record": -1})
 
 
 def _encode(kinds: bytes, folder: str, stored: Path, block: Block) -> Iterator[Block]:

@@ -68,9 +68,10 @@ class DataAdapter(Component):
     kind: ClassVar[str] = "adapter"
 
     group_by: str | None = None
-    """A column whose equal values make a group: `examples` then receives whole groups. None: a group is one record."""
+    """A column whose equal values make a group: `examples` then receives whole groups, and records without a value are
+    rejected. None: a group is one record."""
     order_by: str | None = None
-    """A column by which the records of a group are put in order."""
+    """A column by which the records of a group are put in order. Times in it that are text are to be ISO 8601."""
     split_by: ClassVar[tuple[str, ...]] = ()
     """Fields of the examples whose equal values stay in one split, as `document`, where the run names no key."""
 

@@ -100,7 +100,7 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Records in three files; one has no record, and guests come back in another file."""
+    """Records in three files, one of them empty; guests come back in another file, and some records cannot be used."""
     folder = tmp_path / "source"
     folder.mkdir()
     for number in (0, 2):
@@ -114,8 +114,10 @@ def source(tmp_path: Path) -> Path:
                 else f"{chr(97 + row % 26)}{chr(97 + row % 17)} same"
             )
             lines.append(
-                f"{text},{'yes' if row % 3 else 'no'},g{row % 211},{(row * 7) % 100},{chr(97 + row % 23)}{number}"
+                f"{text},{'yes' if row % 3 else 'no'},{'' if row == 444 else f'g{row % 211}'},{(row * 7) % 100},"
+                f"{chr(97 + row % 23)}{number}"
             )
+        lines.insert(800, '"too few,\ncells"')
         (folder / f"part{number}.csv").write_text("\n".join(lines) + "\n")
     (folder / "part1.csv").write_text("text,label,guest,day,place\n")
     return folder

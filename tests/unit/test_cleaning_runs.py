@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import pandas as pd
 import pytest
@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from heliostat.cli.data import app
 from heliostat.component import Row
+from heliostat.data.clean import Cleaner
 from heliostat.data.key import data_key
 from heliostat.data.labelled import read_labelled
 from heliostat.data.prepare import prepare
@@ -21,9 +22,11 @@ from heliostat.data.sources import open_source
 from heliostat.errors import DataError, PredictError, RunError
 from heliostat.evaluate import evaluate
 from heliostat.heads.classification import Classification
+from heliostat.plugin import Field, Record
 from heliostat.predict import Predictor
 from heliostat.predict.paraphrase import paraphrased, the_field, write_with_paraphrases, writer
 from heliostat.run import Run, check
+from heliostat.run.cleaning import CleanSettings, check_cleaning, text_fields
 from heliostat.train.loop import fit
 from heliostat.train.worker import LocalWorker, set_threads
 
@@ -264,3 +267,29 @@ def test_a_labelled_file_is_cleaned_and_filtered_of_nothing(source: Path, tmp_pa
     assert len(found.rows) == len(PLANTED)
     assert "[CARD]" in found.rows[1]["text"]
     assert {each["step"]: each["examples"] for each in found.cleaning()}["redact card"] == 1
+
+
+class Letter(Record):
+    subject: str
+    note: Annotated[str, Field(max_length=200)] | None = None
+    pages: list[Annotated[str, Field(max_length=500)]] | None = None
+
+
+class Letters(Classification):
+    takes: ClassVar[type[Record]] = Letter
+
+
+def test_optional_texts_with_a_limit_and_lists_that_are_named_are_cleaned() -> None:
+    assert text_fields(Letters) == ("subject", "note")
+    by_default, named = CleanSettings(redact=("email",)), CleanSettings(redact=("email",), fields=("note", "pages"))
+    check_cleaning(named, Letters)
+    check_cleaning(CleanSettings(duplicates="exact"), Letters)
+    with pytest.raises(ValueError, match=r"takes lists of texts \(pages\).*data.clean.fields"):
+        check_cleaning(by_default, Letters)
+    row: Row = {"subject": "a@example.org", "note": "b@example.org", "pages": ["c@example.org", "<br>"]}
+    cleaner = Cleaner(named, ("note", "pages"), frozenset({"pages"}))
+    values, touched = cleaner(row)
+    assert values == {"subject": "a@example.org", "note": "[EMAIL]", "pages": ["[EMAIL]", "<br>"]}
+    assert touched == {"redact email": 2}
+    without_marks = Cleaner(CleanSettings(normalise=("html",)), ("pages",), frozenset({"pages"}))
+    assert without_marks.emptied(row, without_marks(row).values) == "pages"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from heliostat.adapters.columns import Columns
 from heliostat.component import Column, Row, Settings
 from heliostat.data.examples import Example, ExampleMaker, Identities, grouped, needed_columns, plain
 from heliostat.data.missing import check_columns, guess_column
-from heliostat.data.rejects import Place, Reject, RejectLog, check_rejects
+from heliostat.data.rejects import Place, Reject
 from heliostat.errors import DataError, RejectedRecord
 from heliostat.heads.classification import Classification
 from heliostat.plugin import DataAdapter
@@ -179,12 +178,3 @@ def test_columns_that_a_run_needs() -> None:
         "shop": "evaluate.slices", "user": "data.split.key", "at": "data.split.order",
     }  # fmt: skip
     assert needed_columns([], {"by": "hash", "key": None, "valid": 0.1, "test": 0.1}) == {}
-
-
-def test_reject_log_counts_and_tells(tmp_path: Path) -> None:
-    with RejectLog(tmp_path / "rejected.jsonl") as log:
-        log.extend([Reject(Place("a", 2), "bad"), Reject(Place("a", 4), "worse"), Reject(Place("a", 5), "bad")])
-    check_rejects(log.total, 300, 0.01, log.reasons, log.path)
-    with pytest.raises(DataError, match=r"3 of 299 records are rejected.*2 x bad; 1 x worse.*data.max_rejected=0.02"):
-        check_rejects(log.total, 299, 0.01, log.reasons, log.path)
-    assert (tmp_path / "rejected.jsonl").read_text().splitlines()[0] == '{"file": "a", "row": 2, "reason": "bad"}'

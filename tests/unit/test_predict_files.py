@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, cast
 
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
+from heliostat.component import Row
 from heliostat.errors import DataError
-from heliostat.plugin import Record
+from heliostat.plugin import Field, Record
 from heliostat.predict import Predictor, tables
 from heliostat.predict.sinks import Parquet, flat, open_sink
-from heliostat.predict.tables import check_columns, predict_file
+from heliostat.predict.tables import Asked, answer_rows, check_columns, predict_file
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +126,7 @@ def test_a_header_without_records(predictor: Predictor, tmp_path: Path) -> None:
         ("in.csv", b"txt,n\nrain,1\n", "has no column 'text'. Did you mean 'txt'"),
         ("in.csv", b"a,b\nrain,1\n", "There are: a, b"),
         ("in.csv", b"", "is empty"),
+        ("in.csv", b'text,n\nrain,1\n"sun,2\nsnow,3\n', "on line 3 is never closed"),
         ("in.csv", "text\ncafé\n".encode("latin-1"), "latin-1"),
         ("in.csv", b"text,predicted_label\nrain,x\n", "Rename it"),
         ("in.parquet", b"PAR1 broken", "not a readable parquet"),
@@ -158,11 +161,12 @@ def test_an_unknown_ending_is_refused(predictor: Predictor, source: Path, tmp_pa
 
 
 def test_a_column_of_several_types_says_what_to_do(tmp_path: Path) -> None:
-    sink = Parquet(tmp_path / "out.parquet", {"n": "struct"})
+    sink = Parquet(tmp_path / "out.parquet", {"n": "list"})
     answer: dict[str, Any] = {"label": "a"}
-    sink.write([({"n": {"a": 1}}, answer, "")])
-    with pytest.raises(DataError, match="jsonl"):
-        sink.write([({"n": {"a": "one"}}, answer, "")])
+    sink.write([({"n": [1]}, answer, "")])
+    for later in (["one"], [2**70]):
+        with pytest.raises(DataError, match="jsonl"):
+            sink.write([({"n": later}, answer, "")])
 
 
 def test_objects_whose_keys_differ_lose_nothing(tmp_path: Path) -> None:
@@ -175,7 +179,24 @@ def test_objects_whose_keys_differ_lose_nothing(tmp_path: Path) -> None:
         *rows[:2],
         [{"c": 0.7, "?": 0.1}],
     ]
-    assert table.column("source").to_pylist() == [{"kept": 1}] * 3
+    assert table.column("source").to_pylist() == ['{"kept": 1}'] * 3
+
+
+def test_what_later_chunks_bring_fits_the_columns(predictor: Predictor, tmp_path: Path) -> None:
+    lines = [{"text": "rain", "meta": {"a": 1}, "id": 1, "n": 1, "any": 1}] * 2  # a chunk
+    lines += [{"text": "sun", "meta": {"b": 2}, "id": 2**64, "n": 0.5, "any": "x"}]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    predict_file(predictor, str(tmp_path / "in.jsonl"), tmp_path / "out.parquet")
+    found = parquet.read_table(tmp_path / "out.parquet").to_pylist()[2]
+    assert (found["meta"], found["id"], found["n"], found["any"]) == ('{"b": 2}', str(2**64), 0.5, "x")
+
+
+def test_parquet_keeps_the_types_of_its_source(predictor: Predictor, tmp_path: Path) -> None:
+    prices = pa.array([Decimal("1.00"), Decimal("2.00"), Decimal("1000.00")], pa.decimal128(10, 2))
+    source = pa.table({"text": ["rain", "sun", "snow"], "price": prices, "meta": [{"a": 1}, {"a": 2}, None]})
+    parquet.write_table(source, tmp_path / "in.parquet")
+    predict_file(predictor, str(tmp_path / "in.parquet"), tmp_path / "out.parquet")
+    assert parquet.read_table(tmp_path / "out.parquet").select(source.column_names).equals(source)
 
 
 def test_nested_predictions_become_columns() -> None:
@@ -196,3 +217,35 @@ def test_a_field_with_a_default_needs_no_column() -> None:
     check_columns({"amount": "double", "purpose": "string"}, Loan, "loans.csv")
     with pytest.raises(DataError, match="no column 'purpose'"):
         check_columns({"amount": "double", "note": "string"}, Loan, "loans.csv")
+
+
+class Firm(Record):
+    zip: Annotated[str, Field(max_length=9)] | None = None
+    size: Literal["1", "2"] | None = None
+    staff: float | None = None
+    note: str | None = None
+    code: str | int = 0
+
+
+def test_texts_of_digits_alone_stay_texts(tmp_path: Path) -> None:
+    path = tmp_path / "firms.csv"
+    path.write_text("zip,size,staff,note,code\n10115,1,5,7,3\n10117,2,6,8,4\n")
+    asked = Asked.of(Firm, str(path), tmp_path / "out.parquet")
+    [(_, [(_, first), _])] = asked.chunks()
+    assert first == {"zip": "10115", "size": "1", "staff": 5, "note": "7", "code": 3}
+
+
+def test_cells_that_say_nothing_are_none_as_in_training() -> None:
+    row: Row = {"zip": " ", "size": "", "staff": float("nan"), "note": "", "code": 1}
+    asked: list[Row] = []
+
+    class Told:
+        head = type("Head", (), {"takes": Firm})
+
+        def predict(self, rows: list[Row]) -> list[Row]:
+            asked.extend(rows)
+            return [{}] * len(rows)
+
+    answers = answer_rows(cast(Predictor, Told()), [row])
+    assert asked == [{"code": 1}]
+    assert answers[0].row is row

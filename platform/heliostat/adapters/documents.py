@@ -36,7 +36,8 @@ class Documents(DataAdapter):
         text: Column = "text"
         """The column that holds a document, or a part of one."""
         document: Column | None = None
-        """The column whose equal values make one document, in the order of the source; None: a record is a document."""
+        """The column whose equal values make one document, in the order of the source, and without which a record is
+        rejected; None: a record is a document."""
         give: Literal["chunks", "pairs"] = "chunks"
         """What becomes of a document: texts, for masked and causal language modelling, or pairs of a `text` and the
         `next` one, for heads that ask whether one follows the other."""

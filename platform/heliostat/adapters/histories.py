@@ -21,7 +21,7 @@ class Histories(DataAdapter):
         user: Column = "user"
         item: Column = "item"
         time: Column | None = "time"
-        """Events of one time stay in the order of the source; None takes that order for all."""
+        """Numbers, or ISO 8601. Events of one time stay in the order of the source; None takes that order for all."""
         repeats: Literal["first", "all"] = "first"
         """Whether an item stands in a history once, where it came first, or each time."""
         shortest: Annotated[int, Field(ge=1)] = 1

@@ -189,7 +189,7 @@ def _rejects(found: Findings) -> Table:
 def _last_words(console: Console, found: Findings) -> None:
     assert found.prepared is not None, "a problem was raised before"
     console.print(f"{found.stats['repeated']:,} examples repeat one before them.", highlight=False)
-    if found.stats["rejected"]:
+    if found.stats["reasons"]:
         console.print(f"Rejected records by place: {found.prepared.folder / 'rejected.jsonl'}", soft_wrap=True)
     console.print(f"Prepared: {found.prepared.folder}", soft_wrap=True, highlight=False)
 

@@ -64,9 +64,8 @@ def rows_for(predictor: Predictor, data: str | None, overrides: Sequence[str]) -
         prepared = None
     run = reading(predictor.run, overrides)
     found = read_labelled(run, data, predictor.encoder, predictor.head, prepared)
-    left = sum(found.reasons.values())
-    if left:
-        console.print(f"{left:,} of {found.num_records:,} records left out: {', '.join(found.reasons)}", soft_wrap=True)
+    if found.tally.reasons:
+        console.print(f"{found.tally} left out: {', '.join(found.tally.reasons)}", soft_wrap=True)
     return found
 
 

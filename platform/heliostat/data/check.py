@@ -86,14 +86,15 @@ def profile(source: Source) -> tuple[list[ColumnProfile], int, int]:
     gathered = {name: _Gathered() for name in kinds}
     num_records = num_unreadable = 0
     for _, row in source.rows():
-        num_records += 1
         if isinstance(row, RejectedRecord):
-            num_unreadable += 1
+            num_unreadable += row.num_records
             continue
+        num_records += 1
         for name, value in row.items():
             if value is not None:
                 gathered[name].add(value)
-    return [found.profile(name, kinds[name]) for name, found in gathered.items()], num_records, num_unreadable
+    profiles = [found.profile(name, kinds[name]) for name, found in gathered.items()]
+    return profiles, num_records + num_unreadable, num_unreadable
 
 
 class _Gathered:

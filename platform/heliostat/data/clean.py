@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from heliostat.component import Row
 from heliostat.data.languages import other_language
@@ -64,8 +64,11 @@ class Cleaner:
         touched: dict[str, int] = {}
         values = dict(row)
         for name in self.fields:
-            if isinstance(values.get(name), str):
-                values[name] = self.text(values[name], touched)
+            value = values.get(name)
+            if isinstance(value, str):
+                values[name] = self.text(value, touched)
+            elif isinstance(value, (list, tuple)):
+                values[name] = [self.text(each, touched) if isinstance(each, str) else each for each in value]
         return Cleaned(values, touched)
 
     def text(self, text: str, touched: dict[str, int] | None = None) -> str:
@@ -92,15 +95,23 @@ class Cleaner:
 
     def emptied(self, before: Row, after: Row) -> str | None:
         """The field of which nothing is left though something must be; None where all is well."""
-        names = (name for name in self.fields if name in self.required and isinstance(after.get(name), str))
-        return next((name for name in names if not after[name].strip() and str(before[name]).strip()), None)
+        for name in self.fields:
+            pairs = zip(_texts(before.get(name)), _texts(after.get(name)), strict=True)
+            if name in self.required and any(text.strip() and not left.strip() for text, left in pairs):
+                return name
+        return None
 
     def other_language(self, row: Row) -> str | None:
         """The language that the row's texts are surely in, where the run does not keep it."""
         if not self.settings.languages:
             return None
-        texts = [row[name] for name in self.fields if isinstance(row.get(name), str)]
+        texts = [text for name in self.fields for text in _texts(row.get(name))]
         return other_language("\n".join(texts), self.settings.languages, self.settings.certainty) if texts else None
+
+
+def _texts(value: Any) -> list[str]:
+    """The texts of a field, one or a list of them."""
+    return [each for each in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(each, str)]
 
 
 NOTHING_LEFT = "nothing is left of it after data.clean"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from heliostat.component import Row
+from heliostat.data.quotes import Quoting, runaways
 from heliostat.errors import DataError, RejectedRecord
 
 _BLOCK = 1 << 24
@@ -15,6 +17,11 @@ _BLOCK = 1 << 24
 
 _PADDED_NUMBER = r"^[-+]?0\d|^0[xX]|\s|[nN]"
 """What is no number for us: `007` is a name, `0x10` a code, and `nan` and `inf` are words."""
+
+_LONG_WHOLE = r"^[+-]?[0-9]{16,}$"
+_LINE = re.compile(r"[^\r\n]+")
+_EXACT = 2**53
+"""Up to here a double holds every whole number."""
 
 
 class Dialect(NamedTuple):
@@ -33,6 +40,7 @@ class _Ragged(NamedTuple):
     number: int
     expected: int
     found: int
+    lines: int
 
 
 def columns(path: Path, name: str, dialect: Dialect) -> list[tuple[str, str]]:
@@ -43,17 +51,23 @@ def columns(path: Path, name: str, dialect: Dialect) -> list[tuple[str, str]]:
     names = _names(path, name, dialect)
     if len(set(names)) < len(names):
         return [(column, "string") for column in names]  # refused by the caller
-    kinds = dict.fromkeys(names, "null")
+    kinds: dict[str, str] = dict.fromkeys(names, "null")
     for batch in _batches(_open(path, name, dialect, [], names=names), path, name, dialect):
         for column in names:
             kinds[column] = _widened(kinds[column], _without_blanks(batch.column(column)))
-    return list(kinds.items())
+    return [(column, "int64" if kind == "ids" else kind) for column, kind in kinds.items()]
 
 
 def rows(path: Path, name: str, dialect: Dialect, types: dict[str, str]) -> Iterator[tuple[int, Row | RejectedRecord]]:
-    """The records in order, numbered from 1 (the header does not count); a ragged row is there as RejectedRecord."""
+    """The records in order, numbered from 1 (the header does not count).
+
+    A ragged row is there as RejectedRecord, as is one with a quote that was none. Raises DataError when a quote is not
+    closed, when a part cannot be decoded or parsed, and for a number that a `double` cannot hold.
+    """
     import pyarrow as pa
 
+    quoting = Quoting(dialect.delimiter, dialect.quote or "", dialect.encoding, dialect.columns is None)
+    torn = runaways(path, name, quoting) if dialect.quote else {}
     ragged: list[_Ragged] = []
     names = _names(path, name, dialect)
     number = taken = 0
@@ -61,13 +75,19 @@ def rows(path: Path, name: str, dialect: Dialect, types: dict[str, str]) -> Iter
         cells = {column: _without_blanks(batch.column(column)) for column in names}
         for column, kind in types.items():
             if column in cells and kind in ("int64", "double"):
-                cells[column] = cells[column].cast(pa.type_for_alias(kind))
+                numbers = cells[column].cast(pa.type_for_alias(kind))
+                if kind == "double" and _loses(cells[column], numbers):  # where other files have fractions
+                    raise DataError(
+                        f"{name}: the column '{column}' holds whole numbers of more digits than a number with a "
+                        "fraction keeps, which the other files have there. Give all files whole numbers, or texts."
+                    )
+                cells[column] = numbers
         for row in pa.RecordBatch.from_pydict(cells).to_pylist():
             number += 1
             while taken < len(ragged) and ragged[taken].number <= number:
                 yield number, _refused(ragged[taken])
                 number, taken = number + 1, taken + 1
-            yield number, row
+            yield number, _swallowed(torn[number]) if number in torn else row
     for late in ragged[taken:]:
         yield late.number, _refused(late)
 
@@ -81,11 +101,21 @@ def _without_blanks(cells: Any) -> Any:
 
 
 def _refused(row: _Ragged) -> RejectedRecord:
-    return RejectedRecord(f"the row has {row.found} cells where there are {row.expected} columns")
+    reason = f"the row has {row.found} cells where there are {row.expected} columns"
+    if row.lines > 1:
+        reason += ", and several lines: a quote is probably not closed"
+    return RejectedRecord(reason, row.lines)
+
+
+def _swallowed(lines: int) -> RejectedRecord:
+    return RejectedRecord("a quoted cell of several lines goes on behind its end: what opens it is no quote", lines)
 
 
 def _widened(kind: str, cells: Any) -> str:
-    """The narrowest type that holds what `kind` held and these cells: null < int64 < double < string."""
+    """The narrowest type that holds what `kind` held and these cells: null < int64 < ids < double < string.
+
+    Ids are int64 of more digits than a double keeps: beside fractions they are text, so that none becomes another.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -93,14 +123,35 @@ def _widened(kind: str, cells: Any) -> str:
         return kind
     if pc.any(pc.match_substring_regex(cells, _PADDED_NUMBER)).as_py():
         return "string"
-    for wider in ("int64", "double"):
-        if kind in ("null", "int64", wider):
-            try:
-                cells.cast(pa.type_for_alias(wider))
-            except pa.ArrowInvalid:
-                continue
-            return wider
+    for wider in ("double",) if kind == "double" else ("int64", "double"):
+        try:
+            numbers = cells.cast(pa.type_for_alias(wider))
+        except pa.ArrowInvalid:
+            continue
+        if wider == "int64":
+            return "ids" if kind == "ids" or _is_long(numbers) else "int64"
+        return "string" if kind == "ids" or _loses(cells, numbers) else "double"
     return "string"
+
+
+def _is_long(numbers: Any) -> bool:
+    import pyarrow.compute as pc
+
+    ends = pc.min_max(numbers).as_py()
+    return bool(ends["min"] < -_EXACT or ends["max"] > _EXACT)
+
+
+def _loses(cells: Any, numbers: Any) -> bool:
+    """Whether doubles say something else than the cells: whole numbers become others, or large ones infinite.
+
+    Fractions are rounded, as measurements are that a program wrote with all digits it had.
+    """
+    import pyarrow.compute as pc
+
+    if pc.any(pc.is_inf(numbers)).as_py():
+        return True
+    whole = cells.filter(pc.match_substring_regex(cells, _LONG_WHOLE)).to_pylist()
+    return any(int(cell) != float(cell) for cell in whole)
 
 
 def _names(path: Path, name: str, dialect: Dialect) -> list[str]:
@@ -126,7 +177,8 @@ def _open(
     first = 0 if dialect.columns else 1
 
     def note(row: Any) -> str:
-        ragged.append(_Ragged(row.number - first, row.expected_columns, row.actual_columns))
+        lines = len(_LINE.findall(row.text or "")) or 1
+        ragged.append(_Ragged(row.number - first, row.expected_columns, row.actual_columns, lines))
         return "skip"
 
     try:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 
 from heliostat.data.examples import ExampleMaker
 from heliostat.data.missing import guess_column
+from heliostat.data.rejects import Tally
 from heliostat.data.sources import Source
 from heliostat.errors import RejectedRecord
 
@@ -25,15 +25,15 @@ def empty_columns(source: Source, columns: Iterable[str]) -> set[str]:
     return left
 
 
-def diagnose(source: Source, maker: ExampleMaker, reasons: Counter[str], num_records: int) -> str:
+def diagnose(source: Source, maker: ExampleMaker, tally: Tally) -> str:
     """A sentence that names the cause and the way out, or nothing when there is no single one."""
     named = {column: f"data.adapter.{setting}" for setting, column in maker.adapter.columns().items()}
     for column in sorted(empty_columns(source, [name for name in named if name in maker.columns])):
         there = ", ".join(maker.columns)
         return f"{named[column]}: the column '{column}' is empty in every record. Choose another of: {there}."
-    top, count = reasons.most_common(1)[0]
+    top, count = tally.reasons.most_common(1)[0]
     field, _, rest = top.partition(": ")
-    if rest == "is missing" and field not in maker.columns and count >= _NEARLY_ALL * num_records:
+    if rest == "is missing" and field not in maker.columns and count >= _NEARLY_ALL * (tally.examples or tally.records):
         guess = guess_column(field, maker.columns)
         hint = f" Did you mean the column '{guess}'? With core.columns: data.adapter.{field}={guess}." if guess else ""
         there = f" The source's columns: {', '.join(maker.columns)}."

@@ -6,7 +6,7 @@ import hashlib
 import json
 import traceback
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from heliostat.component import Row
 from heliostat.data.clean import NOTHING_LEFT, Cleaner
 from heliostat.data.missing import AbsentColumn, missing
+from heliostat.data.moments import comparable
 from heliostat.data.rejects import Place, Reject
 from heliostat.errors import DataError, RejectedRecord
 from heliostat.plugin import DataAdapter, TaskHead
@@ -63,12 +64,12 @@ class ExampleMaker:
         except AbsentColumn as error:
             raise missing({"": error.column}, self.columns, self.adapter) from None
         except RejectedRecord as error:
-            yield Reject(place, str(error))
+            yield Reject(place, str(error), len(group))
             return
         except DataError:
             raise
         except BAD_RECORD as error:
-            yield Reject(place, where(error))
+            yield Reject(place, where(error), len(group))
             return
         for values in made:
             if not isinstance(values, Mapping):
@@ -163,12 +164,22 @@ def needed_columns(slices: Iterable[str], split: Mapping[str, Any]) -> dict[str,
     return dict(reversed(asked))
 
 
+def unusable(place: Place, row: Row | RejectedRecord, group_by: str | None) -> Reject | None:
+    """The reject of a raw record that no adapter can be given; None where it can."""
+    if isinstance(row, RejectedRecord):
+        return Reject(place, str(row), row.num_records)
+    if group_by is not None and row[group_by] is None:  # those without a name have nothing in common
+        return Reject(place, f"{group_by}: is missing, and records are grouped by it", 1)
+    return None
+
+
 def grouped(
     records: Iterable[tuple[Place, Row]], group_by: str | None, order_by: str | None
 ) -> Iterator[list[tuple[Place, Row]]]:
     """Whole groups in the order of their first records; one record a group without `group_by`.
 
-    The records of a group are put in order by `order_by`, equal ones by place; None goes first.
+    The records of a group are put in order by `order_by`, equal ones by place; None goes first. Raises DataError for
+    times that are written so that they cannot be put in order.
     """
     if group_by is None:
         yield from ([record] for record in records)
@@ -176,21 +187,24 @@ def grouped(
     groups: dict[Any, list[tuple[Place, Row]]] = {}
     for place, row in records:
         groups.setdefault(row[group_by], []).append((place, row))
-    key = order_key(order_by) if order_by else None
     for group in groups.values():
-        yield sorted(group, key=key) if key else group
+        yield _in_order(group, order_by) if order_by and len(group) > 1 else group
 
 
-def order_key(column: str) -> Callable[[tuple[Place, Row]], Any]:
-    """What puts the records of a group in order. Values of kinds that do not compare are put in order as text."""
-
-    def key(record: tuple[Place, Row]) -> Any:
-        value = record[1][column]
-        if isinstance(value, (int, float)):
-            return (1, value, "")
-        return (0, 0, "") if value is None else (2, 0, value.isoformat() if isinstance(value, date) else str(value))
-
-    return key
+def _in_order(group: list[tuple[Place, Row]], column: str) -> list[tuple[Place, Row]]:
+    """The records of a group in order. Values of kinds that do not compare are put in order as text."""
+    values = [row[column] for _, row in group]
+    kinds = [0 if value is None else 1 if isinstance(value, (int, float, Decimal)) else 2 for value in values]
+    texts = [
+        value.isoformat() if isinstance(value, date) else str(value)
+        for value, kind in zip(values, kinds, strict=True)
+        if kind == 2
+    ]
+    others = iter(comparable(texts, f"the column '{column}', which puts records in order,", are_times=False))
+    keys = [
+        (kind, next(others) if kind == 2 else value if kind else 0) for kind, value in zip(kinds, values, strict=True)
+    ]
+    return [group[place] for place in sorted(range(len(group)), key=keys.__getitem__)]
 
 
 class Identities:

@@ -153,6 +153,11 @@ def _reading(file: SourceFile, read: Callable[[], Any]) -> Any:
         raise DataError(f"{file.name}: not a readable {file.format} file ({reason}). Make or fetch it anew.") from None
 
 
+def schema_of(file: SourceFile) -> Any:
+    """Arrow's schema of a parquet or arrow file; None for other formats. Raises DataError when the file is damaged."""
+    return _reading(file, lambda: _arrow_schema(file)) if file.format in ("parquet", "arrow") else None
+
+
 def _arrow_columns(file: SourceFile) -> list[tuple[str, str]]:
     schema = _arrow_schema(file)
     return [(name, str(kind)) for name, kind in zip(schema.names, schema.types, strict=True)]

@@ -14,7 +14,7 @@ from typing import Any
 from heliostat.data.fingerprint import sha256_of
 from heliostat.data.formats import Options
 from heliostat.data.rejects import Place
-from heliostat.data.sources import Records, _cell
+from heliostat.data.sources import Records, said
 from heliostat.errors import DataError
 from heliostat.home import home
 
@@ -111,7 +111,7 @@ class HubSource:
                     row = dict(zip(batch, values, strict=True)) | added
                     for name, name_of in read.items():
                         row[name] = name_of(row[name])
-                    yield Place(split or self._folder.name, number), {name: _cell(row.get(name)) for name in names}
+                    yield Place(split or self._folder.name, number), {name: said(row.get(name)) for name in names}
 
     def fingerprint(self) -> str:
         """The hash of its files' hashes and of the options."""

@@ -21,10 +21,18 @@ def columns(path: Path, name: str, encoding: str) -> dict[str, str]:
         if isinstance(row, RejectedRecord):
             continue
         for key, value in row.items():
-            kind = _KINDS[type(value)]
-            known = kinds.get(key, "null")
-            kinds[key] = kind if known in ("null", kind) else known if kind == "null" else "mixed"
+            kinds[key] = _joined(kinds.get(key, "null"), _kind(value))
     return kinds
+
+
+def _kind(value: Any) -> str:
+    return "mixed" if type(value) is int and not -(2**63) <= value < 2**63 else _KINDS[type(value)]
+
+
+def _joined(known: str, kind: str) -> str:
+    if known == kind or "null" in (known, kind):
+        return kind if known == "null" else known
+    return "double" if {known, kind} == {"int64", "double"} else "mixed"
 
 
 def rows(path: Path, name: str, encoding: str) -> Iterator[tuple[int, Row | RejectedRecord]]:

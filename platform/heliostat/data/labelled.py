@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ from heliostat.data.examples import Example, ExampleMaker, Identities, needed_co
 from heliostat.data.leakage import leakage, text_of
 from heliostat.data.missing import check_columns
 from heliostat.data.prepared import Prepared, Split
+from heliostat.data.rejects import Reject, Tally
 from heliostat.data.sources import open_source
 from heliostat.data.touched import Touched, TouchedCounter
 from heliostat.errors import DataError
@@ -39,9 +39,8 @@ class Labelled:
     """What reports call it."""
     ids: npt.NDArray[np.uint64]
     rows: list[Row]
-    num_records: int
-    reasons: Mapping[str, int]
-    """Why records were left out -> how many."""
+    tally: Tally
+    """How much of the file was left out, and why."""
     prepared: Prepared | None
     """The run's own data: what baselines are fitted on and where leaks are looked for; None where they are gone."""
     fields: tuple[str, ...]
@@ -94,33 +93,35 @@ def read_labelled(run: Run, source: str, encoder: Encoder, head: TaskHead, prepa
     columns, adapter = opened.columns(), run.data.adapter.build()
     check_columns(adapter, columns)
     maker = ExampleMaker(adapter, head, columns, needed_columns(run.evaluate.slices, {}), Cleaner.of(run))
-    identify, reasons, touched, num_records = Identities(), Counter[str](), TouchedCounter.of(run.data.clean), 0
+    identify, tally, touched = Identities(), Tally(), TouchedCounter.of(run.data.clean)
     found: list[tuple[int, Example]] = []
     for made in Local().make(opened, maker):
-        num_records += made.num_records
+        tally.records += made.num_records
+        tally.examples += made.num_examples
         for outcome in made.outcomes:
             if isinstance(outcome, Example):
                 touched.count(outcome._replace(language=None))
                 found.append((identify(outcome.raw or outcome.values), outcome))
             else:
-                reasons[outcome.reason] += 1
+                tally.add(outcome)
     encoded = encode(encoder, head, [example.values for _, example in found])
-    reasons.update(reason for reason in encoded if isinstance(reason, str))
+    for (_, example), fits in zip(found, encoded, strict=True):
+        if isinstance(fits, str):
+            tally.add(Reject(example.place, fits))
     kept = [each for each, fits in zip(found, encoded, strict=True) if not isinstance(fits, str)]
-    _refuse(source, num_records, reasons, len(kept), run.data.max_rejected)
+    _refuse(source, tally, len(kept), run.data.max_rejected)
     name = source.partition("#")[0].rstrip("/").rpartition("/")[2]
     ids = np.array([id for id, _ in kept], dtype=np.uint64)
     rows = [{**example.carried, **example.values} for _, example in kept]
     fields = tuple(type(head).takes.model_fields)
-    return Labelled(name, ids, rows, num_records, dict(reasons), prepared, fields, tuple(touched.rows()))
+    return Labelled(name, ids, rows, tally, prepared, fields, tuple(touched.rows()))
 
 
-def _refuse(source: str, num_records: int, reasons: Counter[str], kept: int, most: float) -> None:
-    lost = sum(reasons.values())
-    if kept and lost <= most * num_records:
+def _refuse(source: str, tally: Tally, kept: int, most: float) -> None:
+    if kept and tally.share <= most:
         return
-    told = "; ".join(f"{reason} ({count:,})" for reason, count in reasons.most_common(3))
+    told = "; ".join(f"{reason} ({count:,})" for reason, count in tally.reasons.most_common(3))
     raise DataError(
-        f"--data {source}: {lost:,} of {num_records:,} records are no examples of this model: {told or 'it is empty'}. "
+        f"--data {source}: {tally} are no examples of this model: {told or 'it is empty'}. "
         "Name its columns as in data.adapter.text=review, or allow more with data.max_rejected=0.1."
     )

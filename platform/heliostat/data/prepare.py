@@ -10,6 +10,7 @@ import json
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from pathlib import Path
 from heliostat.data.engine import Engine, Local, Made, Progress
 from heliostat.data.key import data_key
 from heliostat.data.prepared import Prepared, seal
-from heliostat.data.rejects import check_rejects
+from heliostat.data.rejects import Tally, check_rejects
 from heliostat.data.sources import open_source
 from heliostat.data.stages import Preparation
 from heliostat.errors import DataError
@@ -54,8 +55,9 @@ def _found(folder: Path, run: Run) -> Prepared:
     """Data that are there. They may have been made by a run that allows more rejects than this one."""
     prepared = Prepared.open(folder)
     stats = json.loads((folder / "stats.json").read_text(encoding="utf-8"))
-    log = folder / "rejected.jsonl"
-    check_rejects(stats["rejected"], stats["records"], run.data.max_rejected, stats["reasons"], log)
+    lost = stats["rejected"]
+    tally = Tally(stats["records"], stats["examples"], lost["records"], lost["examples"], Counter(stats["reasons"]))
+    check_rejects(tally, run.data.max_rejected, folder / "rejected.jsonl")
     return prepared
 
 

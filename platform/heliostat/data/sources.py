@@ -136,7 +136,7 @@ class FileSource:
             yield Place(file.name, number), row if isinstance(row, RejectedRecord) else self._whole(row, added)
 
     def _whole(self, row: Row, added: Row) -> Row:
-        return {name: _cell(row.get(name)) for name in self._columns} | added
+        return {name: said(row.get(name)) for name in self._columns} | added
 
     def fingerprint(self) -> str:
         """The hash of the files' hashes, formats and options."""
@@ -146,7 +146,7 @@ class FileSource:
         return hashlib.sha256(json.dumps([read, named, content], sort_keys=True).encode()).hexdigest()
 
 
-def _cell(value: Any) -> Any:
+def said(value: Any) -> Any:
     """The value, or None for what says nothing: blank text and NaN."""
     if isinstance(value, str):
         return value if value and not value.isspace() else None

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from heliostat.component import Row, closest
+from heliostat.data.moments import comparable
 from heliostat.errors import DataError, RejectedRecord
 from heliostat.plugin import DataAdapter, TaskHead
 from heliostat.registry import find
@@ -41,7 +42,10 @@ def key_of(split: SplitSettings, values: Row, takes: Sequence[str]) -> Any:
     Raises RejectedRecord when the value is missing, DataError when a column says something else than a split.
     """
     if isinstance(split, HashSplit):
-        return unit([values.get(name) for name in split.key or takes])
+        parts = [values.get(name) for name in split.key or takes]
+        if split.key and all(part is None for part in parts):  # all without a key would stand on one side
+            raise RejectedRecord(f"{', '.join(split.key)}: is missing, and data.split needs it")
+        return unit(parts)
     if isinstance(split, (TimeSplit, DateSplit)):
         return _present(values, split.column)
     if isinstance(split, SequenceSplit):
@@ -141,7 +145,9 @@ def _named(split: ColumnSplit, value: Any) -> Split:
 
 def _by_time(split: TimeSplit, keys: Sequence[Any]) -> npt.NDArray[np.int64]:
     """Quantiles of time; examples of one time stay together, on the newer side."""
-    ordered = _sorted(keys, f"data.split.column: '{split.column}'")
+    what = f"data.split.column: '{split.column}'"
+    keys = comparable(keys, what)
+    ordered = _sorted(keys, what)
     cuts = [round(len(keys) * share) for share in (1.0 - split.valid - split.test, 1.0 - split.test)]
     first_valid, first_test = (ordered[cut] if cut < len(keys) else None for cut in cuts)
     # A cut past the end bounds nothing: then no key is that new.
@@ -149,7 +155,12 @@ def _by_time(split: TimeSplit, keys: Sequence[Any]) -> npt.NDArray[np.int64]:
 
 
 def _by_date(split: DateSplit, keys: Sequence[Any]) -> npt.NDArray[np.int64]:
-    """Which side of two named dates. They are compared as written, so 2004-10-01T08:00 is after 2004-10-01."""
+    """Which side of two named dates. They are compared as written, so 2004-10-01T08:00 is after 2004-10-01.
+
+    Texts that do not sort as they are meant are refused; of times with an offset, the day is that of the place.
+    """
+    comparable(keys, f"data.split.column: '{split.column}'", are_times=False)
+    comparable([split.valid_from, split.test_from], "data.split", are_times=False)
     try:
         return np.array([int(key >= split.valid_from) + int(key >= split.test_from) for key in keys])
     except TypeError:
@@ -162,14 +173,16 @@ def _by_date(split: DateSplit, keys: Sequence[Any]) -> npt.NDArray[np.int64]:
 
 def _last(split: LastSplit, keys: Sequence[Any]) -> npt.NDArray[np.int64]:
     """Per user the newest is tested on, the one before it chosen on; a user with fewer than three only trains."""
+    what = f"data.split.order: '{split.order}'"
+    orders = comparable([order for _, order in keys], what)
     users: dict[str, list[int]] = {}
     for index, (user, _) in enumerate(keys):
         users.setdefault(user, []).append(index)
     sides = np.zeros(len(keys), dtype=np.int64)
     for rows in users.values():
         if len(rows) >= 3:
-            _sorted([keys[row][1] for row in rows], f"data.split.order: '{split.order}'")
-            rows.sort(key=lambda row: keys[row][1])
+            _sorted([orders[row] for row in rows], what)
+            rows.sort(key=orders.__getitem__)
             sides[rows[-1]], sides[rows[-2]] = 2, 1
     return sides
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from array import array
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -51,7 +50,6 @@ class Preparation:
     engine: Engine
     rejects_kept: Path
     """Where the list of rejects lies after they stop the run, when the work folder is gone."""
-    num_records: int = 0
     stats: Stats = field(default_factory=Stats)
     firsts: array[int] = field(default_factory=lambda: array("q"))
     """For each example the place of the first one that was cut from the same sequence; else its own."""
@@ -78,18 +76,21 @@ class Preparation:
     def _read(self, maker: ExampleMaker) -> Keys:
         """Write every example to the spool; the split key of each, in order."""
         keys: Keys = array("d") if isinstance(self.run.data.split, HashSplit) else []
-        identify, told = Identities(), 0
+        identify, tally, told = Identities(), self.rejects.tally, 0
         self.progress("reading", 0, None)
         takes = maker.adapter.split_by or tuple(maker.head.takes.model_fields)
         with StoredWriter(self.work / "spool" / "all.parquet") as spool:
             for made in self.engine.make(self.source, maker):
-                self.num_records += made.num_records
-                for outcome in made.outcomes:
+                tally.records += made.num_records
+                tally.examples += made.num_examples
+                for example in made.outcomes:
+                    if isinstance(example, Reject):
+                        self.rejects.add(example)
+                        continue
                     try:
-                        example = _accepted(outcome)
                         keyed = list(self._keyed(example, takes))
                     except RejectedRecord as error:
-                        self.rejects.add(Reject(outcome.place, str(error)))
+                        self.rejects.add(Reject(example.place, str(error)))
                         continue
                     self.touched.count(example)
                     if example.language is not None:
@@ -98,14 +99,14 @@ class Preparation:
                     for key, part in keyed:
                         keys.append(key)
                         spool.add(_stored(identify(part.raw or part.values), part))
-                if self.num_records // CHUNK > told:
-                    told = self.num_records // CHUNK
-                    self.progress("reading", self.num_records, None)
+                if tally.records // CHUNK > told:
+                    told = tally.records // CHUNK
+                    self.progress("reading", tally.records, None)
         self.stats.set("repeated", identify.num_repeated)
         self._refuse_rejects(maker)
         if not keys:
             raise DataError(
-                f"data.source={self.run.data.source}: its {self.num_records} records give no example: "
+                f"data.source={self.run.data.source}: its {tally.records} records give no example: "
                 f"{type(maker.adapter).__name__} leaves all of them out. Check the adapter's settings."
             )
         return keys
@@ -121,15 +122,8 @@ class Preparation:
             yield key_of(split, example.carried | raw, takes), example
 
     def _refuse_rejects(self, maker: ExampleMaker) -> None:
-        reasons = Counter(dict(self.rejects.reasons.most_common()))
-        check_rejects(
-            self.rejects.total,
-            self.num_records,
-            self.run.data.max_rejected,
-            reasons,
-            self.rejects_kept,
-            lambda: diagnose(self.source, maker, reasons, self.num_records),
-        )
+        tally, most = self.rejects.tally, self.run.data.max_rejected
+        check_rejects(tally, most, self.rejects_kept, lambda: diagnose(self.source, maker, tally))
 
     def _divide(self, keys: Keys) -> None:
         """Write each split to a spool of its own, `data.limit` kept."""
@@ -193,7 +187,7 @@ class Preparation:
         spool = self.work / "spool"
         empty = [split for split, count in counts.items() if not count and num_rows(spool / f"{split}.parquet")]
         if empty:
-            top = self.rejects.reasons.most_common(1)
+            top = self.rejects.tally.reasons.most_common(1)
             raise DataError(
                 f"every example of {empty[0]} is rejected in encoding: {top[0][0] if top else 'no reason'}."
             )
@@ -208,20 +202,16 @@ class Preparation:
         found["suspects"] = [each._asdict() for each in suspects(train, head)]
         _write_json(self.work / "leakage.json", found)
         self.stats.set("cleaning", [each._asdict() for each in self.touched.rows()])
-        self.stats.set("records", self.num_records)
-        self.stats.set("rejected", self.rejects.total)
-        self.stats.set("reasons", dict(self.rejects.reasons.most_common(20)))
+        tally = self.rejects.tally
+        self.stats.set("records", tally.records)
+        self.stats.set("examples", tally.examples)
+        self.stats.set("rejected", {"records": tally.rejected_records, "examples": tally.rejected_examples})
+        self.stats.set("reasons", dict(tally.reasons.most_common(20)))
         for split in SPLITS:
             targets = read_values(self.work / "examples" / f"{split}.parquet")
             self.stats.describe(split, counts[split], self.work / split, targets, head.target_fields)
         _write_json(self.work / "stats.json", self.stats.values)
         self.progress("checking", 1, 1)
-
-
-def _accepted(outcome: Example | Reject) -> Example:
-    if isinstance(outcome, Reject):
-        raise RejectedRecord(outcome.reason)
-    return outcome
 
 
 _as_json = json.JSONEncoder(ensure_ascii=False).encode  # as `dumps`, which makes an encoder each time

@@ -30,9 +30,11 @@ class Sink(ABC):
     is_typed: ClassVar[bool] = True
     """Whether columns have types there; where not, cells pass through as they were written."""
 
-    def __init__(self, path: Path, kinds: dict[str, str]) -> None:
+    def __init__(self, path: Path, kinds: dict[str, str], schema: Any = None) -> None:
         self.path = path
         self.kinds = kinds
+        self.schema = schema
+        """Arrow's schema of the source, where it has one."""
 
     @abstractmethod
     def write(self, answers: Answers) -> None:
@@ -46,8 +48,8 @@ class Sink(ABC):
 class JsonLines(Sink):
     """One object a line; nested predictions stay nested."""
 
-    def __init__(self, path: Path, kinds: dict[str, str]) -> None:
-        super().__init__(path, kinds)
+    def __init__(self, path: Path, kinds: dict[str, str], schema: Any = None) -> None:
+        super().__init__(path, kinds, schema)
         self._file: IO[str] = path.open("w", encoding="utf-8")
 
     def write(self, answers: Answers) -> None:
@@ -66,8 +68,8 @@ class JsonLines(Sink):
 class _Table(Sink):
     """Rows with the same columns in all; chunks without any prediction wait until one shows its columns."""
 
-    def __init__(self, path: Path, kinds: dict[str, str]) -> None:
-        super().__init__(path, kinds)
+    def __init__(self, path: Path, kinds: dict[str, str], schema: Any = None) -> None:
+        super().__init__(path, kinds, schema)
         self._waiting: list[tuple[Row, Row | None, str]] = []
         self._columns: list[str] | None = None
 
@@ -105,8 +107,8 @@ class Csv(_Table):
 
     is_typed: ClassVar[bool] = False
 
-    def __init__(self, path: Path, kinds: dict[str, str]) -> None:
-        super().__init__(path, kinds)
+    def __init__(self, path: Path, kinds: dict[str, str], schema: Any = None) -> None:
+        super().__init__(path, kinds, schema)
         self._file: IO[str] = path.open("w", encoding="utf-8", newline="")
         self._writer: csv.DictWriter[str] | None = None
 
@@ -128,14 +130,14 @@ def _cell(value: Any) -> str:
 
 
 class Parquet(_Table):
-    """A parquet file; the types of its columns are those of the first chunk.
+    """A parquet file; the types of its columns are those of the source, and else those of the first chunk.
 
-    Objects in a prediction become JSON text: each may have keys of its own (the most probable words of a blank), and a
-    type made of the first ones would drop the others without a word.
+    Objects become JSON text where no schema says what they hold: each may have keys of its own (the most probable words
+    of a blank), and a type made of the first ones would drop the others without a word. So do values of several kinds.
     """
 
-    def __init__(self, path: Path, kinds: dict[str, str]) -> None:
-        super().__init__(path, kinds)
+    def __init__(self, path: Path, kinds: dict[str, str], schema: Any = None) -> None:
+        super().__init__(path, kinds, schema)
         self._writer: Any = None
 
     def _append(self, rows: list[Row]) -> None:
@@ -149,24 +151,26 @@ class Parquet(_Table):
             schema = self._writer.schema
             columns = {name: _of_type(values, schema.field(name).type) for name, values in columns.items()}
             self._writer.write_table(pa.table(columns, schema=schema))
-        except (ValueError, TypeError) as error:  # Arrow's own errors are subclasses of these
+        except (ValueError, TypeError, OverflowError, NotImplementedError) as error:  # Arrow's are subclasses of these
             raise DataError(f"a column holds values of several types ({error}). Write to a .jsonl file.") from error
 
     def _schema(self, columns: dict[str, list[Any]]) -> Any:
         """What the source tells of its columns, and for the others what the first chunk shows."""
         import pyarrow as pa
 
-        known = {"int64": pa.int64(), "double": pa.float64(), "string": pa.string(), "bool": pa.bool_()}
+        text = pa.string()
+        known = {"int64": pa.int64(), "double": pa.float64(), "bool": pa.bool_()}
+        known |= dict.fromkeys(("string", "struct", "mixed"), text)
         fields = []
         for name, values in columns.items():
-            kind = self.kinds.get(name, "")
-            if kind == "mixed":
-                are_numbers = all(isinstance(value, (int, float, type(None))) for value in values)
-                kind = "double" if are_numbers else "string"
-            found = known.get(kind) or pa.array(values).type
-            is_text = pa.types.is_null(found) or (name not in self.kinds and _is_open(found))
-            fields.append(pa.field(name, pa.string() if is_text else found))
+            found = self._told(name) or known.get(self.kinds.get(name, "")) or pa.array(values).type
+            is_text = pa.types.is_null(found) or (self._told(name) is None and _is_open(found))
+            fields.append(pa.field(name, text if is_text else found))
         return pa.schema(fields)
+
+    def _told(self, name: str) -> Any:
+        """The type of a column in the source; None where it has no types."""
+        return None if self.schema is None or name not in self.kinds else self.schema.field(name).type
 
     def _end(self) -> None:
         if self._writer is not None:
@@ -177,7 +181,7 @@ def _is_open(kind: Any) -> bool:
     """Whether a type says too little of what later chunks may hold: objects, or lists that are empty so far."""
     import pyarrow as pa
 
-    while pa.types.is_list(kind):
+    while pa.types.is_list(kind) or pa.types.is_large_list(kind):
         kind = kind.value_type
     return bool(pa.types.is_struct(kind) or pa.types.is_null(kind))
 
@@ -205,16 +209,17 @@ def sink_of(out: Path) -> type[Sink]:
 
 
 @contextmanager
-def open_sink(out: Path, kinds: dict[str, str]) -> Iterator[Sink]:
+def open_sink(out: Path, kinds: dict[str, str], schema: Any = None) -> Iterator[Sink]:
     """A sink that becomes the file `out` when the block ends well, and leaves nothing behind when it does not.
 
-    `kinds` are the columns of the source with what they hold. Raises DataError for an ending that names no format.
+    `kinds` are the columns of the source with what they hold; `schema` is Arrow's, of a source that has one. Raises
+    DataError for an ending that names no format.
     """
     kind = sink_of(out)
     staged = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        sink = kind(staged, kinds)
+        sink = kind(staged, kinds, schema)
         try:
             yield sink
         finally:

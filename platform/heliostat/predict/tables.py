@@ -5,13 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin
 
 from heliostat.component import Row, closest
-from heliostat.data.formats import Numbered, Options, SourceFile, columns_of, format_of, parse_options, rows_of
+from heliostat.data.formats import (
+    Numbered,
+    Options,
+    SourceFile,
+    columns_of,
+    format_of,
+    parse_options,
+    rows_of,
+    schema_of,
+)
+from heliostat.data.sources import said
 from heliostat.errors import DataError, PredictError, RejectedRecord
 from heliostat.plugin import Record
 from heliostat.predict.sinks import ADDED, PROBLEM, Sink, open_sink, sink_of
+from heliostat.run.cleaning import kinds_of
 
 if TYPE_CHECKING:
     from heliostat.predict.predictor import Predictor
@@ -63,13 +74,14 @@ def write_answers(
     asked = Asked.of(takes, source, out)
     num_rows = num_answered = num_unreadable = 0
     first_problem = ""
-    with open_sink(out, asked.kinds) as sink:
+    with open_sink(out, asked.kinds, schema_of(asked.file)) as sink:
         for number, numbered in asked.chunks():
             unreadable = [(place, row) for place, row in numbered if isinstance(row, RejectedRecord)]
             readable = [(place, row) for place, row in numbered if not isinstance(row, RejectedRecord)]
             answered = answer(number, [row for _, row in readable])
             sink.write([(each.row, each.prediction, each.problem) for each in answered])
-            num_rows, num_unreadable = num_rows + len(numbered), num_unreadable + len(unreadable)
+            lost = sum(row.num_records for _, row in unreadable)
+            num_rows, num_unreadable = num_rows + len(readable) + lost, num_unreadable + lost
             num_answered += sum(each.prediction is not None for each in answered)
             problems = [(place, str(row)) for place, row in unreadable]
             problems += [(n, each.problem) for (n, _), each in zip(readable, answered, strict=True) if each.problem]
@@ -134,8 +146,15 @@ def check_columns(columns: Sequence[str] | dict[str, str], record: type[Record],
 
 def _types(kinds: dict[str, str], record: type[Record], sink: type[Sink]) -> dict[str, str]:
     """What text columns are read as: a text field stays text though all its cells are numbers."""
-    texts = {name for name, field in record.model_fields.items() if field.annotation is str}
+    texts = {name for name, field in record.model_fields.items() if _is_text(field.annotation)}
     return {name: kind for name, kind in kinds.items() if name not in texts} if sink.is_typed else {}
+
+
+def _is_text(annotation: Any) -> bool:
+    """Whether a field takes texts and no numbers: a text, one of several words, or nothing."""
+    kinds = [kind for kind in kinds_of(annotation) if kind is not type(None)]
+    words = [get_args(kind) if get_origin(kind) is Literal else (kind,) for kind in kinds]
+    return all(each is str or isinstance(each, str) for some in words for each in some)
 
 
 def answer_rows(predictor: Predictor, rows: Sequence[Row]) -> list[Answered]:
@@ -157,12 +176,10 @@ def answer_rows(predictor: Predictor, rows: Sequence[Row]) -> list[Answered]:
 
 
 def _asked(row: Row, record: type[Record]) -> Row:
-    """The fields that a row has; an empty cell of a field with a default is as good as none."""
-    return {
-        name: row[name]
-        for name, field in record.model_fields.items()
-        if name in row and (row[name] is not None or field.is_required())
-    }
+    """The fields that a row has, read as in training; an empty cell of a field with a default is as good as none."""
+    cells = {name: said(row[name]) for name in record.model_fields if name in row}
+    fields = record.model_fields
+    return {name: cell for name, cell in cells.items() if cell is not None or fields[name].is_required()}
 
 
 def _chunks(numbered: Numbered, size: int) -> Iterator[list[tuple[int, Row | RejectedRecord]]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from types import UnionType
 from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
@@ -45,7 +44,8 @@ class CleanSettings(Settings):
     """Leave out train examples whose text stands in valid, in test or earlier in train: equal but for case and space,
     or near (0.8 of their 5-character pieces in common), too. Valid and test keep all of theirs."""
     fields: tuple[str, ...] | None = None
-    """Fields to clean; None takes every text that the head takes. Name a target to clean it beside them."""
+    """Fields to clean; None takes every text that the head takes. Name a target to clean it beside them, and a list of
+    texts to clean each."""
 
     @model_validator(mode="after")
     def _does_something(self) -> Self:
@@ -90,11 +90,23 @@ class AugmentSettings(Settings):
 def text_fields(head: type[TaskHead]) -> tuple[str, ...]:
     """The fields of a head's record that hold a text."""
     fields = head.takes.model_fields.items()
-    return tuple(name for name, field in fields if str in _options(field.annotation))
+    return tuple(name for name, field in fields if str in kinds_of(field.annotation))
 
 
-def _options(annotation: Any) -> Sequence[Any]:
-    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+def _lists_of_texts(head: type[TaskHead]) -> tuple[str, ...]:
+    """The fields of a head's record that hold a list of texts: sentences, or names that must stay as they are."""
+    fields = ((name, kinds_of(field.annotation)) for name, field in head.takes.model_fields.items())
+    lists = [(name, kind) for name, kinds in fields for kind in kinds if get_origin(kind) in (list, tuple, set)]
+    return tuple(dict.fromkeys(name for name, kind in lists if any(str in kinds_of(each) for each in get_args(kind))))
+
+
+def kinds_of(annotation: Any) -> tuple[Any, ...]:
+    """The types that a field may hold: the members of unions, without their limits (`Annotated`)."""
+    if get_origin(annotation) is Annotated:
+        return kinds_of(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return tuple(kind for option in get_args(annotation) for kind in kinds_of(option))
+    return (annotation,)
 
 
 def check_cleaning(clean: CleanSettings | None, head: type[TaskHead]) -> None:
@@ -109,6 +121,13 @@ def check_cleaning(clean: CleanSettings | None, head: type[TaskHead]) -> None:
             raise PydanticCustomError(
                 "field", "{sentence}", {"sentence": f"data.clean.fields: {head.__name__} has no field '{name}'. {hint}"}
             )
+    lists = _lists_of_texts(head)
+    if lists and clean.changes_texts and clean.fields is None:
+        sentence = (
+            f"data.clean: {head.__name__} takes lists of texts ({', '.join(lists)}), and whether they are to be "
+            "cleaned cannot be told from here. Name all fields to clean in data.clean.fields."
+        )
+        raise PydanticCustomError("field", "{sentence}", {"sentence": sentence})
     if not text_fields(head) and not clean.fields:
         sentence = f"data.clean has no effect with {head.__name__}, which takes no text. Leave it out."
         raise PydanticCustomError("no_effect", "{sentence}", {"sentence": sentence})

@@ -30,7 +30,7 @@ class DataSettings(Settings):
     limit: Count | None = None
     """Keep this many examples, drawn evenly over the source; None keeps all. Cut sequences count once."""
     max_rejected: Fraction = 0.01
-    """Share of the records that may be rejected before the run stops."""
+    """Share of the source that may be rejected before the run stops: of its records, and of the examples they give."""
     engine: Literal["auto", "local", "ray"] = "auto"
     """What drives the preparation: this process, or Ray Data; `auto` chooses by size and cluster."""
     clean: CleanSettings | None = None

@@ -33,7 +33,8 @@ class HashSplit(_Shares):
 
     by: Literal["hash"] = "hash"
     key: tuple[str, ...] | None = None
-    """Fields of the example (or else columns of the record) that make the key. None: all fields that the head takes."""
+    """Fields of the example (or else columns of the record) that make the key; an example without any is rejected.
+    None: all fields that the head takes."""
 
 
 class TimeSplit(_Shares):
@@ -41,7 +42,8 @@ class TimeSplit(_Shares):
 
     by: Literal["time"]
     column: str
-    """A field of the example, or else a column of the record, that can be put in order."""
+    """A field of the example, or else a column of the record, that can be put in order: numbers, times (ISO 8601 where
+    they are text; of several offsets from UTC, as instants), or texts all of one form, as `2020Q1`."""
 
 
 class DateSplit(Settings):
@@ -70,7 +72,7 @@ class LastSplit(Settings):
     key: str
     """A field of the example, or else a column of the record, that names the user."""
     order: str
-    """A field or column by which a user's examples are put in order."""
+    """A field or column by which a user's examples are put in order: as a `column` of `by: time`."""
 
 
 class ColumnSplit(Settings):
