@@ -9,6 +9,7 @@ import pytest
 from heliostat.errors import TrainError
 from heliostat.run import ScalingSettings
 from heliostat.train.crew import _cores_of_container, share_of_cores, trains_here
+from heliostat.train.on_ray import placement
 
 
 @pytest.mark.parametrize(
@@ -49,3 +50,8 @@ def test_without_a_limit_the_cores_are_those_of_the_machine(tmp_path: Path) -> N
     (tmp_path / "cpu.max").write_text("max 100000\n")
     assert _cores_of_container(tmp_path / "cpu.max") == _cores_of_container(tmp_path / "none") > 1000
     assert share_of_cores(1) >= share_of_cores(2) >= 1
+
+
+def test_workers_are_spread_over_the_machines_and_gpus_are_kept_together() -> None:
+    assert placement(on_gpus=False) == "SPREAD"
+    assert placement(on_gpus=True) == "PACK"
