@@ -110,17 +110,22 @@ def follow_job(client: JobSubmissionClient, job_id: str, address: str | None) ->
     try:
         job = follow(client, job_id, _write)
     except KeyboardInterrupt:
-        where = _where(address)
-        print(
-            f"\nThe job goes on. See it again: heliostat jobs logs {job_id} --follow{where}\n"
-            f"Stop it: heliostat jobs stop {job_id}{where}",
-            file=sys.stderr,
-        )
+        tell_left("The job goes on.", job_id, address)
         return 130
     if job.status != "SUCCEEDED":
         code = f" with exit code {job.exit_code}" if job.status == "FAILED" else ""
         print(f"{job.id} has ended: {job.status}{code}.{_hint(job)}", file=sys.stderr)
     return job.exit_code
+
+
+def tell_left(what: str, job_id: str, address: str | None) -> None:
+    """Say of a job that is left alone what becomes of it, how to see it again and how to stop it."""
+    where = _where(address)
+    print(
+        f"\n{what} See it again: heliostat jobs logs {job_id} --follow{where}\n"
+        f"Stop it: heliostat jobs stop {job_id}{where}",
+        file=sys.stderr,
+    )
 
 
 def _write(text: str) -> None:
