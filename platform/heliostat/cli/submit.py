@@ -49,16 +49,16 @@ def command(
 
     The run is checked here first. Files, platform and plugins travel; Ctrl-C leaves the job running.
     """
-    from heliostat.cli.jobs import follow_job, tell_left
+    from heliostat.cli.jobs import at, follow_job, tell_left
     from heliostat.cluster.head import connect
     from heliostat.cluster.submit import job_id, submit
 
     order = checked_order(words, data_there=data_there)
     variables = _variables(env or [])
+    shipping: dict[str, Any] = {"home": home, "env": variables, "installed": installed, "most_mb": most_mb}
     for note in order.notes:
         typer.echo(f"note      {note}", err=True)
     client = connect(address, token_file)
-    shipping: dict[str, Any] = {"home": home, "env": variables, "installed": installed, "most_mb": most_mb}
     job = job_id(order)
     try:
         submit(client, order, python=python, job=job, on_wait=_Once(), **shipping)
@@ -68,8 +68,7 @@ def command(
     typer.echo(f"submitted {job}")
     if wait:
         raise typer.Exit(follow_job(client, job, address))
-    where = f" --address {address}" if address else ""
-    typer.echo(f"See it:   heliostat jobs logs {job} --follow{where}")
+    typer.echo(f"See it:   heliostat jobs logs {job} --follow{at(address)}")
 
 
 def checked_order(words: Sequence[str], *, data_there: bool) -> Order:
