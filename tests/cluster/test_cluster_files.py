@@ -36,6 +36,30 @@ def test_vm_files_pass_rays_own_check_and_a_typo_does_not(path: Path) -> None:
     assert any("RAY_AUTH_MODE=token" in command for command in values["worker_start_ray_commands"])
 
 
+@pytest.mark.parametrize("path", VM_FILES, ids=lambda path: path.stem)
+def test_a_run_finds_a_machine_to_train_on(path: Path) -> None:
+    """The head trains nothing where machines are rented, and a run on a Ray without CPUs is refused."""
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    kinds = values.get("available_node_types", {})
+    there = [kind["min_workers"] * kind["resources"]["CPU"] for name, kind in kinds.items() if name != "head"]
+    assert sum(there) > 0 or values["provider"]["type"] == "local"  # of those that are listed Ray takes all
+
+
+def test_the_image_has_what_ray_up_takes_for_granted(tmp_path: Path) -> None:
+    """rsync and ssh, a HOME in its environment, and our commands in a login shell, which sets PATH anew."""
+    text = (CLUSTER / "docker" / "Dockerfile").read_text(encoding="utf-8").rpartition("\nFROM ")[2]
+    assert re.search(r"apt-get install .*\bopenssh-client rsync\b", text)
+    assert re.search(r"^ +HOME=/home/heliostat", text, re.M)
+    line = re.search(r"&& (echo .*) > (/etc/profile\.d/\w+\.sh) ", text)
+    assert line is not None
+    profile, binaries = tmp_path / "profile", Path("/opt/heliostat/bin")
+    set_anew = "PATH=/usr/local/bin:/usr/bin:/bin\nexport PATH\n"
+    added = subprocess.run(["sh", "-c", line[1]], capture_output=True, text=True, check=True).stdout
+    profile.write_text(set_anew + added, encoding="utf-8")
+    told = subprocess.run(["sh", "-c", f". {profile}; env"], capture_output=True, text=True, check=True).stdout
+    assert f"PATH={binaries}:/usr/local/bin" in told
+
+
 def test_slurm_scripts_are_shell_and_a_typo_is_none(tmp_path: Path) -> None:
     for path in sorted((CLUSTER / "slurm").glob("*.sbatch")):
         assert subprocess.run(["bash", "-n", str(path)], capture_output=True).returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -45,6 +46,82 @@ def test_a_run_of_one_worker_trains_on_a_worker_and_not_on_the_head(manifests: A
     assert alone[-1]["spec"]["entrypointNumCpus"] == 6
     assert alone[-1]["spec"]["entrypointNumGpus"] == 1
     assert "entrypointNumCpus" not in several[-1]["spec"], "Ray Train's workers need them"
+
+
+def test_runs_of_one_name_are_told_apart(manifests: Any, own_run: Path) -> None:
+    """The second finds the first finished: going on with that, it would store and promote another run's model."""
+
+    def run_id(*words: str) -> str:
+        entrypoint: str = manifests.rendered(*words)[-1]["spec"]["entrypoint"]
+        return entrypoint.partition("--run-id ")[2].partition(";")[0]
+
+    first, second = run_id("sentiment/pretrained"), run_id("sentiment/pretrained", "train.epochs=1")
+    assert first.startswith("sentiment-")
+    assert first == run_id("sentiment/pretrained") != second
+    entrypoint = manifests.rendered("sentiment/pretrained")[-1]["spec"]["entrypoint"]
+    assert entrypoint.count(first) == 3
+
+
+def test_names_are_those_that_kubernetes_takes(manifests: Any, own_run: Path) -> None:
+    made = manifests.rendered(str(own_run), "name=mine_v2.1")
+    pod = made[-1]["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["template"]["spec"]
+    names = [each["metadata"]["name"] for each in made] + [each["name"] for each in pod["volumes"]]
+    assert "run-mine-v2-1" in names
+    assert [name for name in names if not re.fullmatch("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", name)] == []
+
+
+def test_data_that_are_elsewhere_are_fetched_first(manifests: Any) -> None:
+    for kind in ("train", "tune", "cron"):
+        job = manifests.rendered("medical/mesh", "train.epochs=1", "--kind", kind)[-1]["spec"]
+        command = shlex.split(job.get("jobTemplate", job)["entrypoint"])
+        assert command[:2] == ["sh", "-c"], "the shell of KubeRay's submitter would take the && for its own"
+        assert command[2].startswith("env HF_HUB_OFFLINE=0 heliostat data fetch medical/mesh train.epochs=1 && ")
+    assert "fetch" not in manifests.rendered("sentiment/tiny")[-1]["spec"]["entrypoint"]
+
+
+@pytest.mark.parametrize(
+    ("models", "options", "pods", "cpus"),
+    [
+        ("[{model: a@champion, threads: 4}]", [], 1, 4),
+        ("[{model: a@champion, threads: 3, replicas: 4}]", ["--cpus", "4"], 4, 4),
+        ("[{model: a@champion, threads: 1, replicas: 2}]", ["--gpus", "1", "--cpus", "2"], 2, 2),
+        ("[{model: a@champion, threads: 2, replicas: 5}]", ["--cpus", "4"], 3, 4),
+        ("[{model: a@champion, threads: 1}, {model: b@champion, threads: 1}]", [], 1, 2),
+        ("[{model: a@champion, threads: 4}, {model: b@champion, threads: 1, replicas: 2}]", [], 3, 4),
+    ],
+)
+def test_every_replica_finds_room(
+    models: str, options: list[str], pods: int, cpus: int, manifests: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "deploy.yaml"
+    path.write_text(f"models: {models}\n")
+    group = manifests.rendered(str(path), *options)[-1]["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]
+    assert group["replicas"] == group["maxReplicas"] == pods
+    assert group["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"] == str(cpus)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["FILE", "port=1"], "port=1: has no effect beside a deployment file"),
+        (["FILE", "--replicas", "3"], "--replicas: has no effect beside a deployment file: write `replicas` into it"),
+        (["FILE", "--workers", "3"], "--workers: has no effect on a service"),
+        (["a@champion", "--workers", "3"], "--workers: has no effect on a service"),
+        (["a@champion", "train.lr=1"], "train.lr=1: has no effect beside models"),
+        (["sentiment/tiny", "--replicas", "3"], "--replicas: has no effect on --kind train"),
+        (["sentiment/tiny", "--schedule", "0 3 * * 0"], "--schedule: has no effect on --kind train"),
+    ],
+)
+def test_options_without_effect_are_refused(words: list[str], said: str, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from heliostat.cli import _build
+
+    path = tmp_path / "deploy.yaml"
+    path.write_text("models: [a@champion]\n")
+    words = [str(path) if word == "FILE" else word for word in words]
+    done = CliRunner().invoke(_build(), ["cluster", "render", "kuberay", *words])
+    assert said in str(done.exception)
 
 
 def test_a_deployment_file_becomes_a_service(manifests: Any, tmp_path: Path, kuberay_schemas: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,61 @@ def test_the_script_refuses_to_start_without_a_shared_folder_or_a_run() -> None:
     )
     assert done.returncode == 2
     assert "name a run" in done.stderr
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """job(verb, ray) is job 7 on one node without Slurm: `srun` runs what follows, `ray` is this shell script."""
+    words = '#!/bin/sh\necho "$@ within $RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT s"\nexit 3\n'
+    made = {"srun": '#!/bin/sh\nexec "$@"\n', "scontrol": "#!/bin/sh\necho node-1\n", "heliostat": words}
+    (tmp_path / "token").write_text("a-token-of-this-test-alone-0123456789")
+    environment = {
+        **{key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "SLURM_"))},
+        **{"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node-1", "SLURM_JOB_NUM_NODES": "1"},
+        **{"HELIOSTAT_HOME": str(tmp_path / "home"), "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")},
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+    }
+
+    def job(verb: str, ray: str) -> subprocess.CompletedProcess[str]:
+        for name, text in {**made, "ray": f"#!/bin/sh\n{ray}\n"}.items():
+            (tmp_path / name).write_text(text)
+            (tmp_path / name).chmod(0o755)
+        command = ["bash", str(SCRIPT), "sentiment/tiny"]
+        env = environment | {"HELIOSTAT_VERB": verb}
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=30)
+
+    return job
+
+
+STARTS = 'while [ "$1" != -- ]; do shift; done; shift; exec "$@"'
+"""As `ray symmetric-run` on the head, with what is behind the --."""
+
+
+def test_a_job_whose_ray_does_not_start_has_failed(job: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    done = job("train", "exit 0")
+    assert done.returncode == 1
+    assert "Ray did not start, so nothing ran" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("verb", "there", "said"),
+    [
+        ("train", "", "train sentiment/tiny --run-id slurm-7 within 600 s"),
+        ("train", "runs/slurm-7/run.json", "train --resume slurm-7 within"),
+        ("tune", "", "tune sentiment/tiny --sweep-id slurm-7 within"),
+        ("tune", "sweeps/slurm-7/sweep.json", "tune --resume slurm-7 within"),
+    ],
+)
+def test_a_job_that_is_queued_again_goes_on(
+    job: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, verb: str, there: str, said: str
+) -> None:
+    if there:
+        (tmp_path / "home" / there).parent.mkdir(parents=True)
+        (tmp_path / "home" / there).touch()
+    done = job(verb, STARTS)
+    assert said in done.stdout, done.stderr
+    assert done.returncode == 3, "that of the command"
+    assert not list((tmp_path / "home").glob(".slurm-*"))
 
 
 @pytest.mark.sweep

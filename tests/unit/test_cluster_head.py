@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import _thread
+import re
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import typer
 
 from heliostat.cluster.head import connect, head_url
 from heliostat.cluster.jobs import Job, follow
@@ -42,6 +46,29 @@ def test_a_head_that_has_just_started_is_asked_again() -> None:
     assert job.startswith("train-name-")
     with pytest.raises(ClusterError, match=r"does not take the job: .*400: no such thing"):
         submit(client, Order("train", ["refused"], "name"), installed=True)  # type: ignore[arg-type]
+
+
+class _Slow:
+    """A head that is still taking the job when somebody types Ctrl-C."""
+
+    def submit_job(self, **_: Any) -> str:
+        _thread.interrupt_main()
+        time.sleep(60)
+        raise AssertionError("nobody waits for it")
+
+
+def test_ctrl_c_while_the_head_takes_the_job_names_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from heliostat.cli.submit import command
+
+    monkeypatch.setattr("heliostat.cluster.head.connect", lambda *_: _Slow())
+    with pytest.raises(typer.Exit) as ended:
+        command(["train", "sentiment/tiny"], installed=True, address="http://head:8265")
+    assert ended.value.exit_code == 130
+    said = capsys.readouterr().err
+    assert "The head may have taken the job" in said
+    assert re.search(r"Stop it: heliostat jobs stop train-sentiment-tiny-\S+ --address http://head:8265", said)
 
 
 def test_the_command_of_a_job_is_one_process_with_its_words_whole() -> None:

@@ -122,6 +122,33 @@ def test_a_model_of_the_cluster_takes_every_plugin(run: Callable[[str], str]) ->
     assert job_id(order).startswith("predict-sentiment-")
 
 
+@pytest.mark.parametrize(
+    ("words", "said", "travel"),
+    [
+        ("evaluate m@champion --data parts/*.csv", "{job}/data/parts/*.csv", ["a.csv", "b.csv"]),
+        ("evaluate m@champion --data=./parts", "--data={job}/data/parts", ["a.csv", "b.csv"]),
+        ("evaluate m@champion --data rows.csv#format=csv", "{job}/data/rows.csv#format=csv", ["rows.csv"]),
+        ("predict m@champion --file rows.csv#format=csv --out o.csv", "{job}/data/rows.csv#format=csv", ["rows.csv"]),
+    ],
+)
+def test_what_a_model_is_to_read_travels_however_it_is_named(
+    run: Callable[[str], str], tmp_path: Path, words: str, said: str, travel: list[str]
+) -> None:
+    order = checked_order(words.split(), data_there=False)
+    assert said in order.words
+    assert order.notes == []
+    pack(tmp_path / "parcel", [], order.items, 1.0)
+    assert sorted(path.name for path in (tmp_path / "parcel/files/data").rglob("*.*")) == travel
+
+
+def test_what_a_model_is_to_read_stays_where_it_is_there_too(run: Callable[[str], str], tmp_path: Path) -> None:
+    words = ["predict", "m@champion", "--file", str(tmp_path / "rows.csv"), "--out", "o.csv"]
+    order = checked_order(words, data_there=True)
+    assert (order.words, order.items) == (words[1:], [])
+    assert "rows.csv does not travel with the job" in order.notes[0]
+    assert checked_order(["evaluate", "m:1", "--data", "hf:owner/set"], data_there=False).fetch == "hf:owner/set"
+
+
 def test_a_parcel_brings_entry_points_and_nothing_else(tmp_path: Path) -> None:
     size = pack(tmp_path, distributions_of({"sentiment"}), [], 64.0)
     assert 1e6 < size < 20e6

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from heliostat.errors import TrainError
 from heliostat.run import ScalingSettings
-from heliostat.train.crew import _cores_of_container, share_of_cores, trains_here
+from heliostat.train.crew import _cores_of_container, _memory_of_container, memory_here, share_of_cores, trains_here
+from heliostat.train.on_ray import placement
 
 
 @pytest.mark.parametrize(
@@ -49,3 +51,28 @@ def test_without_a_limit_the_cores_are_those_of_the_machine(tmp_path: Path) -> N
     (tmp_path / "cpu.max").write_text("max 100000\n")
     assert _cores_of_container(tmp_path / "cpu.max") == _cores_of_container(tmp_path / "none") > 1000
     assert share_of_cores(1) >= share_of_cores(2) >= 1
+
+
+def test_a_container_has_the_memory_at_which_it_is_killed(tmp_path: Path) -> None:
+    limit = tmp_path / "memory.max"
+    limit.write_text("8589934592\n")
+    assert _memory_of_container(limit) == 8 << 30
+    limit.write_text("max\n")
+    assert _memory_of_container(limit) == _memory_of_container(tmp_path / "none") >= memory_here() > 0
+
+
+def test_a_plan_and_the_doctor_speak_of_the_containers_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    from heliostat.cluster import machine, prices
+
+    for module in (machine, prices):
+        monkeypatch.setattr(module, "memory_here", lambda: 1 << 30)
+    monkeypatch.setattr(prices, "best_products", lambda *_: 1e12)
+    assert prices.this_machine("fp32").memory_gb == (1 << 30) / 1e9
+    assert machine.processors()[0].found.endswith("1 GiB of memory, 1 free")
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: SimpleNamespace(total=1 << 29))
+    assert machine.shared_memory()[0].mend == "", "a third of a GiB is enough for one"
+
+
+def test_workers_are_spread_over_the_machines_and_gpus_are_kept_together() -> None:
+    assert placement(on_gpus=False) == "SPREAD"
+    assert placement(on_gpus=True) == "PACK"

@@ -250,6 +250,11 @@ def test_records_read_back_as_they_were(tmp_path: Path, monkeypatch: pytest.Monk
     assert again.read() == [trial]
     assert again.facts() == {"values": RUN}
     assert trial.with_point(Point(1.0, 0.5, 4, 0.3), {}).curve == (Point(1.0, 0.5, 4, 0.3),)
+    assert SweepFolder.create("toy", {}, "slurm-7").id == "slurm-7"
+    with pytest.raises(TrainError, match=r"the sweep 'slurm-7' exists\. Continue it with --resume slurm-7"):
+        SweepFolder.create("toy", {}, "slurm-7")
+    with pytest.raises(TrainError, match=r"'\.\./x' is no sweep id"):
+        SweepFolder.create("toy", {}, "../x")
     with pytest.raises(TrainError, match=f"Did you mean '{folder.id}'"):
         SweepFolder.reopen(folder.id[:-1])
     (folder.folder / "trials" / "0003.json").write_text("{}")

@@ -40,10 +40,10 @@ def kuberay(
     ] = None,
     memory: Annotated[int, typer.Option(min=1, help="GiB a worker; `heliostat plan RUN` says how many.")] = 16,
     gpus: Annotated[int, typer.Option(min=0, help="GPUs a worker.")] = 0,
-    replicas: Annotated[int, typer.Option(min=1, help="Of each model that is served.")] = 2,
-    schedule: Annotated[str, typer.Option(help="When --kind cron trains again: minute hour day month weekday.")] = (
-        "0 3 * * 0"
-    ),
+    replicas: Annotated[int | None, typer.Option(min=1, help="Of each model that is served; 2 by default.")] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="When --kind cron trains again: minute hour day month weekday; 0 3 * * 0.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="A folder: a file an object; without it all goes to the screen.")
     ] = None,
@@ -52,7 +52,9 @@ def kuberay(
     from heliostat.cluster.render import as_yaml, write
 
     size = {"cpus": cpus, "memory_gib": memory, "gpus": gpus}
-    objects = _objects(what, kind, image, size, workers, namespace=namespace, schedule=schedule, replicas=replicas)
+    wishes = {"schedule": schedule, "replicas": replicas}
+    told = {name: value for name, value in wishes.items() if value is not None}
+    objects = _objects(what, kind, image, size, workers, namespace=namespace, **told)
     if out is None:
         print(as_yaml(objects), end="")
         return
@@ -71,13 +73,23 @@ def _objects(
 ) -> Any:
     """What `what` stands for: a deployment file, models, or a run with its settings."""
     from heliostat.cluster.pods import Size, default_image
-    from heliostat.cluster.render import Wish, is_model, render_deployment, render_run, render_service, size_of
+    from heliostat.cluster.render import (
+        Wish,
+        is_model,
+        refuse_without_effect,
+        render_deployment,
+        render_run,
+        render_service,
+        size_of,
+    )
     from heliostat.run import load
 
     image = image or default_image(size["gpus"])
     file = Path(what[0]) if what[0].endswith((".yaml", ".yml")) else None
     is_deployment = bool(file and file.is_file() and "\nmodels:" in "\n" + file.read_text(encoding="utf-8"))
     kind = kind or (Kind.SERVICE if is_deployment or is_model(what[0]) else Kind.TRAIN)
+    told = {f"--{name}" for name in ("replicas", "schedule") if name in wishes} | ({"--workers"} if workers else set())
+    refuse_without_effect(kind, told, what[1:], is_deployment=is_deployment)
     if kind is Kind.SERVICE:
         wish = Wish(kind, Size(image, **{**size, "cpus": size["cpus"] or 2}), **wishes)
         return render_deployment(file, wish) if file and is_deployment else render_service(what, wish)

@@ -100,7 +100,7 @@ def stop(
         typer.echo(f"{job.id} had ended before: {job.status}.")
         return
     job = stop_job(client, job)
-    typer.echo(f"{job.id} has ended: {job.status}. What it printed: heliostat jobs logs {job.id}{_where(address)}")
+    typer.echo(f"{job.id} has ended: {job.status}. What it printed: heliostat jobs logs {job.id}{at(address)}")
 
 
 def follow_job(client: JobSubmissionClient, job_id: str, address: str | None) -> int:
@@ -110,17 +110,22 @@ def follow_job(client: JobSubmissionClient, job_id: str, address: str | None) ->
     try:
         job = follow(client, job_id, _write)
     except KeyboardInterrupt:
-        where = _where(address)
-        print(
-            f"\nThe job goes on. See it again: heliostat jobs logs {job_id} --follow{where}\n"
-            f"Stop it: heliostat jobs stop {job_id}{where}",
-            file=sys.stderr,
-        )
+        tell_left("The job goes on.", job_id, address)
         return 130
     if job.status != "SUCCEEDED":
         code = f" with exit code {job.exit_code}" if job.status == "FAILED" else ""
         print(f"{job.id} has ended: {job.status}{code}.{_hint(job)}", file=sys.stderr)
     return job.exit_code
+
+
+def tell_left(what: str, job_id: str, address: str | None) -> None:
+    """Say of a job that is left alone what becomes of it, how to see it again and how to stop it."""
+    where = at(address)
+    print(
+        f"\n{what} See it again: heliostat jobs logs {job_id} --follow{where}\n"
+        f"Stop it: heliostat jobs stop {job_id}{where}",
+        file=sys.stderr,
+    )
 
 
 def _write(text: str) -> None:
@@ -145,7 +150,8 @@ def _client(address: str | None, token_file: Path | None) -> JobSubmissionClient
     return connect(address, token_file)
 
 
-def _where(address: str | None) -> str:
+def at(address: str | None) -> str:
+    """The option that leads to the same cluster, behind a command; nothing where none was given."""
     return f" --address {address}" if address else ""
 
 

@@ -49,22 +49,26 @@ def command(
 
     The run is checked here first. Files, platform and plugins travel; Ctrl-C leaves the job running.
     """
-    from heliostat.cli.jobs import follow_job
+    from heliostat.cli.jobs import at, follow_job, tell_left
     from heliostat.cluster.head import connect
-    from heliostat.cluster.submit import submit
+    from heliostat.cluster.submit import job_id, submit
 
     order = checked_order(words, data_there=data_there)
     variables = _variables(env or [])
+    shipping: dict[str, Any] = {"home": home, "env": variables, "installed": installed, "most_mb": most_mb}
     for note in order.notes:
         typer.echo(f"note      {note}", err=True)
     client = connect(address, token_file)
-    shipping: dict[str, Any] = {"home": home, "env": variables, "installed": installed, "most_mb": most_mb}
-    job = submit(client, order, python=python, on_wait=_Once(), **shipping)
+    job = job_id(order)
+    try:
+        submit(client, order, python=python, job=job, on_wait=_Once(), **shipping)
+    except KeyboardInterrupt:
+        tell_left("The head may have taken the job, or take it yet.", job, address)
+        raise typer.Exit(130) from None
     typer.echo(f"submitted {job}")
     if wait:
         raise typer.Exit(follow_job(client, job, address))
-    where = f" --address {address}" if address else ""
-    typer.echo(f"See it:   heliostat jobs logs {job} --follow{where}")
+    typer.echo(f"See it:   heliostat jobs logs {job} --follow{at(address)}")
 
 
 def checked_order(words: Sequence[str], *, data_there: bool) -> Order:
@@ -85,10 +89,10 @@ def checked_order(words: Sequence[str], *, data_there: bool) -> Order:
     verb, *words = words
     told = _parsed(verb, words)
     if verb in ("predict", "evaluate"):
-        files = [told[name] for name in ("file", "data") if told.get(name)]
-        return order_model(verb, words, told.get("reference") or told["model"], files)
+        given = {f"--{name}": told[name] for name in ("file", "data") if told.get(name)}
+        return order_model(verb, words, told.get("reference") or told["model"], given, data_there=data_there)
     if told["resume"]:
-        order = order_model(verb, words, told["resume"], [])
+        order = order_model(verb, words, told["resume"], {})
         return order if "://" not in told["resume"] else Order(verb, words, "resumed", order.plugins)
     if not told["run"]:
         raise ClusterError(f"there is nothing to {verb}: name a run, as in {EPILOG}")

@@ -35,6 +35,7 @@ def tell_sweep(
     *,
     trials: int | None,
     resume: str | None,
+    sweep_id: str | None = None,
     store: bool,
     test: bool = True,
 ) -> None:
@@ -43,10 +44,10 @@ def tell_sweep(
     from heliostat.tune import tune
 
     values = None if reference is None else searched_values(reference, settings, trials)
-    if reference is None and (settings or trials):
-        raise TrainError("a sweep that goes on keeps its run, its space and its trials. Leave the others out.")
+    if reference is None and (settings or trials or sweep_id):
+        raise TrainError("a sweep that goes on keeps its id, its run, its space and its trials. Leave the others out.")
     with told() as watcher:
-        sweep = tune(values, resume=resume, watcher=watcher)
+        sweep = tune(values, resume=resume, sweep_id=sweep_id, watcher=watcher)
     with full_disk_told(sweep.folder):
         _closed(sweep, store=store, test=test)
 

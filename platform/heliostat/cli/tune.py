@@ -18,6 +18,7 @@ def command(
     ] = None,
     trials: Annotated[int | None, typer.Option(help="Trials, at most; 32 where nobody says so.")] = None,
     resume: Annotated[str | None, typer.Option(help="Go on with the sweep of this id.")] = None,
+    sweep_id: Annotated[str | None, typer.Option(help="An id of your own for the new sweep.")] = None,
     test: Annotated[
         bool,
         typer.Option(help="Answer the test split with the best model and with that of the run as it stood."),
@@ -32,4 +33,4 @@ def command(
         settings, run = [run, *(settings or [])], None
     if run and "=" in run:
         raise TrainError(f"'{run}' is a setting. Name the run before it: heliostat tune sentiment/default '{run}'.")
-    tell_sweep(run, settings or [], trials=trials, resume=resume, store=store, test=test)
+    tell_sweep(run, settings or [], trials=trials, resume=resume, sweep_id=sweep_id, store=store, test=test)

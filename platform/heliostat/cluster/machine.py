@@ -14,7 +14,7 @@ from pathlib import Path
 
 from heliostat.cluster.finding import Finding, State
 from heliostat.cluster.needs import lacking, requirements_of
-from heliostat.train.crew import share_of_cores
+from heliostat.train.crew import memory_here, share_of_cores
 
 FLOORS = {
     "mlflow": ("mlflow>=3.15", "older ones have CVE-2026-96804"),
@@ -63,9 +63,10 @@ def processors() -> list[Finding]:
     """Cores and memory."""
     import psutil
 
-    memory = psutil.virtual_memory()
-    cores, found = share_of_cores(1), f"{memory.total / _GIB:.0f} GiB of memory, {memory.available / _GIB:.0f} free"
-    if memory.available < 2 * _GIB:
+    total = memory_here()
+    free = min(total, psutil.virtual_memory().available)
+    cores, found = share_of_cores(1), f"{total / _GIB:.0f} GiB of memory, {free / _GIB:.0f} free"
+    if free < 2 * _GIB:
         mend = "End other programs: a small training takes 2 GiB."
         return [Finding("processors", State.NOTE, f"{cores} cores, {found}", mend)]
     return [Finding("processors", State.RIGHT, f"{cores} cores, {found}")]
@@ -116,12 +117,10 @@ def _cuda_of_torch() -> str | None:
 
 def shared_memory() -> list[Finding]:
     """Whether Ray's object store fits into shared memory."""
-    import psutil
-
     place = Path("/dev/shm")
     if not place.is_dir():
         return [Finding("shared memory", State.NOTE, "there is no /dev/shm: Ray keeps its objects on disk")]
-    size, wanted = shutil.disk_usage(place).total, 0.3 * psutil.virtual_memory().total
+    size, wanted = shutil.disk_usage(place).total, 0.3 * memory_here()
     found = f"{size / _GIB:.1f} GiB in /dev/shm"
     mend = (
         f"Make it {max(1.0, wanted / _GIB):.0f} GiB, a third of the memory: docker run --shm-size, or in Kubernetes an "

@@ -72,24 +72,26 @@ def order_run(verb: str, words: Sequence[str], reference: str, run: Run, *, data
     return order
 
 
-def order_model(verb: str, words: Sequence[str], model: str, files: Sequence[str]) -> Order:
+def order_model(
+    verb: str, words: Sequence[str], model: str, given: Mapping[str, str], *, data_there: bool = False
+) -> Order:
     """The order of a command on a model of the cluster's store, or on a checkpoint of this machine.
 
-    Which plugin it is of is known there alone, so all that are installed here travel. `files` are given by options.
+    Which plugin it is of is known there alone, so all that are installed here travel. `given` are the sources that
+    options name. Raises DataError for data that are not here.
     """
     name = re.split(r"[@:/]", Path(model).name)[0] or "model"
     order = Order(verb, list(words), name, {name for name in entry_points() if name != "core"})
     folder = Path(model).expanduser()
-    if (folder / "manifest.json").is_file():
+    is_here = (folder / "manifest.json").is_file()
+    if is_here and data_there:
+        order.notes.append(_elsewhere(model))
+    elif is_here:
         order.take(Item(folder, f"model/{folder.name}", "the checkpoint"), model, f"{JOB}/model/{folder.name}")
-    for each in files:
-        path = Path(each).expanduser()
-        if path.is_file():
-            order.take(Item(path, f"data/{path.name}", "the file"), each, f"{JOB}/data/{path.name}")
-        elif not path.is_absolute():
-            open_source(each)  # says what lies near
-        else:
-            order.notes.append(_elsewhere(each))
+    for option, source in given.items():
+        found = _travelling(order, source, option, data_there=data_there)
+        if found:
+            order.take(found[0], source, found[1])
     return order
 
 
@@ -108,37 +110,45 @@ def _plugins(values: Any) -> Iterator[str]:
 
 
 def _source(order: Order, source: str, *, data_there: bool) -> None:
+    found = _travelling(order, source, "data.source", data_there=data_there)
+    if found:
+        order.items.append(found[0])
+        order.lay("data.source", found[1])
+
+
+def _travelling(order: Order, source: str, key: str, *, data_there: bool) -> tuple[Item, str] | None:
+    """What travels of a source that `key` names, and how the job calls it; None where it is there, or fetched there."""
     scheme, address, _ = parse_source(source)
     if scheme == "package":
-        _package(order, address, "data.source")
+        _package(order, address, key)
     elif scheme == "pypi" or (scheme == "hf" and not Path(address).expanduser().is_dir()):
         order.fetch = source
     elif data_there or (Path(address).is_absolute() and not _is_here(address)):
         order.notes.append(_elsewhere(source))
     else:
-        item = _item(address, source, is_hub=scheme == "hf")
+        item = _item(address, source, key, is_hub=scheme == "hf")
         kept = address[len(str(item.path)) :] if glob.has_magic(address) and Path(address).is_absolute() else ""
         if glob.has_magic(address) and not kept:
             kept = "/" + str((Path.cwd() / Path(address).expanduser()).relative_to(item.path))
         tail = source.partition(address)[2]
-        order.items.append(item)
-        order.lay("data.source", f"{'hf:' if scheme == 'hf' else ''}{JOB}/{item.name}{kept}{tail}")
+        return item, f"{'hf:' if scheme == 'hf' else ''}{JOB}/{item.name}{kept}{tail}"
+    return None
 
 
 def _is_here(address: str) -> bool:
     return bool(glob.glob(address, recursive=True)) if glob.has_magic(address) else Path(address).exists()  # noqa: PTH207
 
 
-def _item(address: str, source: str, *, is_hub: bool) -> Item:
+def _item(address: str, source: str, key: str, *, is_hub: bool) -> Item:
     """What a path, a folder or a glob stands for."""
     path = Path.cwd() / Path(address).expanduser()
     if path.is_file() or (is_hub and path.is_dir()):
-        return Item(path, f"data/{path.name}", "data.source")
+        return Item(path, f"data/{path.name}", key)
     files = open_source(source)
     assert isinstance(files, FileSource)
     while glob.has_magic(str(path)):
         path = path.parent
-    return Item(path, f"data/{path.name or 'files'}", "data.source", tuple(file.path for file in files.files))
+    return Item(path, f"data/{path.name or 'files'}", key, tuple(file.path for file in files.files))
 
 
 def _pretrained(order: Order, address: str | None, *, data_there: bool) -> None:

@@ -10,7 +10,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from heliostat.component import Settings
 from heliostat.errors import Problem, RunError
-from heliostat.train.crew import share_of_cores
+from heliostat.train.crew import memory_here, share_of_cores
 from heliostat.yaml12 import parse
 
 Positive = Annotated[float, Field(gt=0.0)]
@@ -78,7 +78,6 @@ def read_machines(path: Path) -> list[Machine]:
 
 def this_machine(precision: str, efficiency: float = 0.2) -> Machine:
     """The machine that this process runs on; its products are measured for half a second."""
-    import psutil
     import torch
 
     gpus = torch.cuda.device_count()
@@ -87,7 +86,7 @@ def this_machine(precision: str, efficiency: float = 0.2) -> Machine:
     return Machine(
         name="this machine",
         cpus=cores,
-        memory_gb=psutil.virtual_memory().total / 1e9,
+        memory_gb=memory_here() / 1e9,
         gpus=gpus,
         gpu_memory_gb=gpu_gb,
         tflops=best_products(precision, cores) / 1e12,

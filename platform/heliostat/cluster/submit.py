@@ -41,16 +41,19 @@ def submit(
     python: str = "python",
     installed: bool = False,
     most_mb: float = MOST_MB,
+    job: str | None = None,
     on_wait: Callable[[str], None] = lambda _: None,
 ) -> str:
     """Send the order with all that it takes along; the id of the job, which Ray starts at once.
 
-    `home` is `HELIOSTAT_HOME` there. With `installed` neither platform nor plugins travel, and those of the cluster
-    must have the versions of these. Raises ClusterError when the cluster does not take the job.
+    `home` is `HELIOSTAT_HOME` there, `job` the id where the caller has made one (`job_id`). With `installed` neither
+    platform nor plugins travel, and those of the cluster must have the versions of these.
+
+    Raises ClusterError when the cluster does not take the job.
     """
     distributions = distributions_of(order.plugins)
     needs = [*order.needs, *(f"{each.name}=={each.version}" for each in distributions if installed)]
-    job = job_id(order)
+    job = job or job_id(order)
     with tempfile.TemporaryDirectory(prefix="heliostat-job-") as folder:
         parcel = Path(folder) / "parcel"
         parcel.mkdir()

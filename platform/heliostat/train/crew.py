@@ -1,4 +1,4 @@
-"""How many workers share a run, whether this process is the only one, and how many cores each may take."""
+"""How many workers share a run, whether this process is the only one, and the cores and memory that there are."""
 
 from __future__ import annotations
 
@@ -32,6 +32,22 @@ def share_of_cores(workers_here: int) -> int:
     """Threads a worker when `workers_here` of them share this machine: two that take all cores each run 10x slower."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores, _cores_of_container()) // max(1, workers_here))
+
+
+def memory_here() -> int:
+    """Bytes of memory that all processes here may fill together: those of the machine, or fewer in a container."""
+    import psutil
+
+    return min(int(psutil.virtual_memory().total), _memory_of_container())
+
+
+def _memory_of_container(limit: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
+    """Bytes after which processes of this container are killed. It sees all of its host's memory."""
+    try:
+        told = limit.read_text(encoding="ascii").strip()
+        return sys.maxsize if told == "max" else int(told)
+    except (OSError, ValueError):
+        return sys.maxsize
 
 
 def _cores_of_container(limit: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:

@@ -124,11 +124,20 @@ class SweepFolder:
         self.folder = folder
 
     @classmethod
-    def create(cls, name: str, facts: Mapping[str, Any]) -> SweepFolder:
-        """The folder of a new sweep over the run `name`; `facts` is what a resume needs."""
-        sweep_id = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    def create(cls, name: str, facts: Mapping[str, Any], sweep_id: str | None = None) -> SweepFolder:
+        """The folder of a new sweep over the run `name`; `facts` is what a resume needs.
+
+        Raises TrainError when `sweep_id` is taken or no plain name.
+        """
+        sweep_id = sweep_id or f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+        if not _ID.fullmatch(sweep_id):
+            raise TrainError(f"'{sweep_id}' is no sweep id. Take lower-case letters, digits, '.', '_' and '-'.")
         folder = home() / "sweeps" / sweep_id
-        (folder / "trials").mkdir(parents=True)
+        if (folder / "sweep.json").is_file():
+            raise TrainError(
+                f"the sweep '{sweep_id}' exists. Continue it with --resume {sweep_id}, or take another id."
+            )
+        (folder / "trials").mkdir(parents=True, exist_ok=True)
         _write(folder / "sweep.json", facts)
         return cls(folder)
 

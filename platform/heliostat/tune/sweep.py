@@ -37,7 +37,13 @@ from heliostat.tune.trials import Rehearsal
 from heliostat.tune.watcher import SweepWatcher
 
 
-def tune(values: Mapping[str, Any] | None, *, resume: str | None = None, watcher: SweepWatcher | None = None) -> Sweep:
+def tune(
+    values: Mapping[str, Any] | None,
+    *,
+    resume: str | None = None,
+    sweep_id: str | None = None,
+    watcher: SweepWatcher | None = None,
+) -> Sweep:
     """Search the run of plain `values`, whose section `tune` says how; or go on with the sweep of id `resume`.
 
     Raises RunError with every mistake of run and space at once, DataError for what cannot be prepared, TrainError when
@@ -54,7 +60,7 @@ def tune(values: Mapping[str, Any] | None, *, resume: str | None = None, watcher
         plan, folder = planned(values), None
     is_on_ray = bool(os.environ.get("RAY_ADDRESS"))
     shared = None if is_on_ray else _shared(plan, _this_machine())
-    folder = folder or SweepFolder.create(plan.run.name, {"values": plan.values})
+    folder = folder or SweepFolder.create(plan.run.name, {"values": plan.values}, sweep_id)
     watcher.started(folder.id, folder.folder)
     wishes: list[bool] = []
     with (
