@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from heliostat.cli.data import app
+from heliostat.cli.data import _settings_for, app
 from heliostat.component import Row
 from heliostat.data.key import data_key
 from heliostat.data.labelled import read_labelled
@@ -23,7 +24,7 @@ from heliostat.evaluate import evaluate
 from heliostat.heads.classification import Classification
 from heliostat.predict import Predictor
 from heliostat.predict.paraphrase import paraphrased, the_field, write_with_paraphrases, writer
-from heliostat.run import Run, check
+from heliostat.run import Run, check, nested
 from heliostat.train.loop import fit
 from heliostat.train.worker import LocalWorker, set_threads
 
@@ -237,6 +238,19 @@ def test_train_examples_in_other_words_stand_in_train_alone(source: Path, tmp_pa
     again = prepare(more)
     assert again.counts == {**prepared.counts, "train": prepared.counts["train"] + counts["paraphrase"]}
     assert not any("INDEED" in text for split in ("valid", "test") for text in texts(again, split))
+
+
+def test_a_file_of_other_words_is_there_when_it_is_whole(source: Path, tmp_path: Path) -> None:
+    def broken(texts: Sequence[str]) -> list[str | None]:
+        raise DataError("the model is gone")
+
+    out = tmp_path / "more file.jsonl"
+    out.write_text("of yesterday")
+    with pytest.raises(DataError, match="the model is gone"):
+        write_with_paraphrases(prepare(a_run(source)), "text", [broken], out)
+    assert out.read_text() == "of yesterday"
+    assert not list(tmp_path.glob(".more*"))
+    assert nested(shlex.split(_settings_for(out)))["data"]["source"] == str(out)
 
 
 def test_a_text_that_comes_back_the_same_is_no_other_words() -> None:
