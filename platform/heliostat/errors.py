@@ -39,8 +39,8 @@ def told(error: OSError, path: object = None) -> str:
     return f"{where}: {why}. {_WAYS_OUT.get(error.errno or 0, 'Mend that, and try again.')}"
 
 
-_FULL = "Make room there, or set HELIOSTAT_HOME to a folder on another disk."
-_REFUSED = "Get the right to read and write it from its owner, or set HELIOSTAT_HOME to a folder of your own."
+_FULL = "Make room there. If it lies under HELIOSTAT_HOME, that may name a folder on another disk."
+_REFUSED = "Get the right to it from its owner. If it lies under HELIOSTAT_HOME, that may name a folder of your own."
 _WAYS_OUT = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,

@@ -64,7 +64,7 @@ def test_one_that_others_may_not_read_is_not_to_be_deleted(prepared: Prepared, m
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "read_text", refused)
-    with pytest.raises(DataError, match=r"Permission denied\. Get the right to read") as caught:
+    with pytest.raises(DataError, match=r"Permission denied\. Get the right to it") as caught:
         Prepared.open(prepared.folder)
     assert "Delete" not in str(caught.value)
 
