@@ -18,6 +18,8 @@ Each prints as one sentence without a traceback: what must hold, what was found,
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -28,6 +30,29 @@ class HeliostatError(Exception):
 
     exit_code = 2
     """What the command line exits with."""
+
+
+def told(error: OSError, path: object = None) -> str:
+    """What the system says of a file (that of the error, or else `path`), and the way out, as a sentence or two."""
+    where = error.filename if error.filename is not None else path
+    why = os.strerror(error.errno) if error.errno else str(error) or type(error).__name__
+    return f"{where}: {why}. {_WAYS_OUT.get(error.errno or 0, 'Mend that, and try again.')}"
+
+
+_FULL = "Make room there. If it lies under HELIOSTAT_HOME, that may name a folder on another disk."
+_REFUSED = "Get the right to it from its owner. If it lies under HELIOSTAT_HOME, that may name a folder of your own."
+_WAYS_OUT = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EFBIG: _FULL,
+    errno.EACCES: _REFUSED,
+    errno.EPERM: _REFUSED,
+    errno.EROFS: _REFUSED,
+    errno.ENOENT: "Mend the path, or put the file back.",
+    errno.ENOTDIR: "Name a folder where this is a file.",
+    errno.EISDIR: "Name a file where this is a folder.",
+    errno.EEXIST: "Move it out of the way, or choose another name.",
+}
 
 
 class Problem(NamedTuple):

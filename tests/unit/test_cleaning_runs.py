@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from heliostat.cli.data import app
+from heliostat.cli.data import _settings_for, app
 from heliostat.component import Row
-from heliostat.data.clean import Cleaner
 from heliostat.data.key import data_key
 from heliostat.data.labelled import read_labelled
 from heliostat.data.prepare import prepare
@@ -22,11 +22,9 @@ from heliostat.data.sources import open_source
 from heliostat.errors import DataError, PredictError, RunError
 from heliostat.evaluate import evaluate
 from heliostat.heads.classification import Classification
-from heliostat.plugin import Field, Record
 from heliostat.predict import Predictor
 from heliostat.predict.paraphrase import paraphrased, the_field, write_with_paraphrases, writer
-from heliostat.run import Run, check
-from heliostat.run.cleaning import CleanSettings, check_cleaning, text_fields
+from heliostat.run import Run, check, nested
 from heliostat.train.loop import fit
 from heliostat.train.worker import LocalWorker, set_threads
 
@@ -242,6 +240,19 @@ def test_train_examples_in_other_words_stand_in_train_alone(source: Path, tmp_pa
     assert not any("INDEED" in text for split in ("valid", "test") for text in texts(again, split))
 
 
+def test_a_file_of_other_words_is_there_when_it_is_whole(source: Path, tmp_path: Path) -> None:
+    def broken(texts: Sequence[str]) -> list[str | None]:
+        raise DataError("the model is gone")
+
+    out = tmp_path / "more file.jsonl"
+    out.write_text("of yesterday")
+    with pytest.raises(DataError, match="the model is gone"):
+        write_with_paraphrases(prepare(a_run(source)), "text", [broken], out)
+    assert out.read_text() == "of yesterday"
+    assert not list(tmp_path.glob(".more*"))
+    assert nested(shlex.split(_settings_for(out)))["data"]["source"] == str(out)
+
+
 def test_a_text_that_comes_back_the_same_is_no_other_words() -> None:
     rows = [{"text": "one", "label": "a"}, {"text": "two", "label": "b"}, {"text": "three", "label": "c"}]
     changes = {"one": "ONE ", "two": "zwei", "three": ""}
@@ -267,29 +278,3 @@ def test_a_labelled_file_is_cleaned_and_filtered_of_nothing(source: Path, tmp_pa
     assert len(found.rows) == len(PLANTED)
     assert "[CARD]" in found.rows[1]["text"]
     assert {each["step"]: each["examples"] for each in found.cleaning()}["redact card"] == 1
-
-
-class Letter(Record):
-    subject: str
-    note: Annotated[str, Field(max_length=200)] | None = None
-    pages: list[Annotated[str, Field(max_length=500)]] | None = None
-
-
-class Letters(Classification):
-    takes: ClassVar[type[Record]] = Letter
-
-
-def test_optional_texts_with_a_limit_and_lists_that_are_named_are_cleaned() -> None:
-    assert text_fields(Letters) == ("subject", "note")
-    by_default, named = CleanSettings(redact=("email",)), CleanSettings(redact=("email",), fields=("note", "pages"))
-    check_cleaning(named, Letters)
-    check_cleaning(CleanSettings(duplicates="exact"), Letters)
-    with pytest.raises(ValueError, match=r"takes lists of texts \(pages\).*data.clean.fields"):
-        check_cleaning(by_default, Letters)
-    row: Row = {"subject": "a@example.org", "note": "b@example.org", "pages": ["c@example.org", "<br>"]}
-    cleaner = Cleaner(named, ("note", "pages"), frozenset({"pages"}))
-    values, touched = cleaner(row)
-    assert values == {"subject": "a@example.org", "note": "[EMAIL]", "pages": ["[EMAIL]", "<br>"]}
-    assert touched == {"redact email": 2}
-    without_marks = Cleaner(CleanSettings(normalise=("html",)), ("pages",), frozenset({"pages"}))
-    assert without_marks.emptied(row, without_marks(row).values) == "pages"

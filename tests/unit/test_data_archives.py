@@ -78,6 +78,16 @@ def test_same_names_in_different_folders_both_come() -> None:
     assert {path.read_bytes() for path in members("s", "toy==1.0/*/data.csv", digest)} == {b"1", b"2"}
 
 
+def test_same_names_in_different_archives_all_come() -> None:
+    entries = {f"{name}.zip": wheel({"data.csv": f"text\n{name}\n".encode()}) for name in "abc"}
+    digest = cached(wheel(entries), "toy-1.0-py3-none-any.whl")
+    source = open_source(f"pypi:toy==1.0/*.zip!/data.csv#sha256={digest}")
+    assert [row for _, row in source.rows()] == [{"text": "a"}, {"text": "b"}, {"text": "c"}]
+    (listing,) = home().rglob("members.json")
+    listing.write_text('["data.csv", "data.csv"]')  # as one was written that had lost a file
+    assert len(members("s", "toy==1.0/*.zip!/data.csv", digest)) == 3
+
+
 def test_wrong_path_inside_is_answered_with_a_guess() -> None:
     digest = cached(wheel({"toy/data/reviews.csv": b"text\nx\n"}), "toy-1.0-py3-none-any.whl")
     with pytest.raises(DataError, match=r"holds no 'toy/data/review.csv'. Did you mean 'toy/data/reviews.csv'"):
@@ -113,7 +123,7 @@ def test_unpinned_source_is_refused(source: str, message: str) -> None:
         open_source(source)
 
 
-def test_fetch_through_pip_checks_the_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetch_from_where_pip_would_checks_the_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     metadata = b"Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n"
     kind = b"Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     content = wheel(

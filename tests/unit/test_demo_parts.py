@@ -6,8 +6,11 @@ import html
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
+
 from heliostat.demo.strip import draw_strip, load_of
 from heliostat.demo.visitors import MOST, SIGNED_IN_S, Visitors
+from heliostat.errors import ServeError
 from heliostat.serve.app import build_app
 from heliostat.serve.client import Client
 from heliostat.serve.keys import KeyRing, drop_key, new_key
@@ -90,3 +93,16 @@ def test_replicas_are_put_together_on_a_card() -> None:
     ):
         assert words in drawn
     assert "None" not in drawn
+
+
+def test_a_port_that_is_taken_is_told_with_the_way_out(tiny_writer: Path) -> None:
+    from heliostat.demo.launch import opened
+    from heliostat.predict import Predictor
+
+    with (
+        listening(build_app(Predictor.load(tiny_writer), Served("writer", 1))) as url,
+        Client(url) as client,
+        pytest.raises(ServeError, match=r"cannot listen on 127.0.0.1, port \d+ .*--port 0"),
+        opened(client, "writer", port=int(url.rpartition(":")[2])),
+    ):
+        pass

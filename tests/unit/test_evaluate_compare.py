@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import Result
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 from heliostat.baselines.tfidf import TfidfBaseline
-from heliostat.cli import _build
 from heliostat.cli.compare import names
 from heliostat.component import Row
-from heliostat.errors import DataError, HeliostatError
+from heliostat.errors import DataError
 from heliostat.evaluate.disagreements import differ, disagreements, distance
 from heliostat.evaluate.paired import PairedReport, Side, compare_models
 from heliostat.heads.classification import Classification
@@ -196,79 +192,3 @@ def test_names_are_as_short_as_tells_them_apart() -> None:
         "b checkpoints step-1",
     )
     assert names("mood", "mood") == ("mood (A)", "mood (B)")
-
-
-@pytest.fixture
-def call(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """The command line over two runs that ended with the same tiny checkpoint, and a labelled file beside them."""
-    monkeypatch.setenv("HELIOSTAT_HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
-    lines = [
-        f"{word} day {place},{'glad' if word == 'lovely' else 'sad'}"
-        for place in range(40)
-        for word in ("lovely", "rainy")
-    ]
-    (tmp_path / "lines.csv").write_text("\n".join(["text,label", *lines]) + "\n", encoding="utf-8")
-    (tmp_path / "other.csv").write_text("line,mood\na lovely sun,glad\nwe lost,sad\nrain,plain\nrain,sad\n")
-    for run in ("one", "two"):
-        folder = tmp_path / "home" / "runs" / run
-        shutil.copytree(tiny_checkpoint, folder / "checkpoints" / "step-00000006")
-        shutil.copy(tiny_checkpoint / "run.json", folder / "run.json")
-        (folder / "metrics.jsonl").touch()
-        (folder / "outcome.json").write_text('{"best": [6, 0.5], "step": 6}')
-    return lambda *arguments: CliRunner().invoke(_build(), [str(each) for each in arguments])
-
-
-def test_two_runs_are_compared_by_their_ids(call: Callable[..., Result], tmp_path: Path) -> None:
-    done = call("compare", "one", "two")
-    assert done.exception is None, done.output
-    assert "0 answers differ" in done.output
-    assert (tmp_path / "compare-one-two" / "compare.html").is_file()
-
-
-def test_a_labelled_file_is_scored_with_columns_of_its_own(call: Callable[..., Result], tmp_path: Path) -> None:
-    # tiny.lines gives records as they are, so the file has to have its names.
-    text = (tmp_path / "other.csv").read_text().replace("line,mood", "text,label")
-    (tmp_path / "named.csv").write_text(text)
-    done = call("evaluate", "one", "--data", "named.csv", "evaluate.resamples=50")
-    assert done.exception is None, done.output
-    said = json.loads((tmp_path / "report-mood-named.csv" / "report.json").read_text())
-    assert (said["split"], said["rows"], said["run_id"]) == ("named.csv", 4, "one")
-    assert said["baselines"]
-    assert said["leakage"]["named.csv/train"]["checked"] == 4
-    assert set(said["counts"]) == {"train", "valid", "named.csv"}
-    done = call("compare", "one", "two", "--data", "named.csv")
-    assert done.exception is None, done.output
-    assert "4 examples of named.csv" in done.output
-
-
-def test_a_file_is_scored_though_the_models_own_data_are_gone(call: Callable[..., Result], tmp_path: Path) -> None:
-    (tmp_path / "other.csv").write_text("text,label\na lovely sun,glad\nwe lost,sad\n")
-    (tmp_path / "lines.csv").unlink()
-    done = call("evaluate", "one", "--data", "other.csv")
-    assert done.exception is None, done.output
-    assert "own data are not here" in done.output
-    assert json.loads((tmp_path / "report-mood-other.csv" / "report.json").read_text())["baselines"] == {}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (("--data", "other.csv"), "records are no examples"),
-        (("--data", "nothing.csv"), "nothing.csv"),
-        (("--data", "other.csv", "train.lr=1.0"), "train: made the model"),
-        (("data.adapter=core.columns",), "Name one with --data"),
-        (("--data", "other.csv", "--split", "valid"), "--split"),
-    ],
-)
-def test_what_cannot_be_scored_is_refused(call: Callable[..., Result], arguments: Sequence[str], sentence: str) -> None:
-    done = call("evaluate", "one", *arguments)
-    assert isinstance(done.exception, HeliostatError)
-    assert sentence in str(done.exception)
-
-
-def test_a_run_that_has_not_ended_is_named(call: Callable[..., Result], tmp_path: Path) -> None:
-    (tmp_path / "home" / "runs" / "two" / "outcome.json").unlink()
-    done = call("compare", "one", "two")
-    assert isinstance(done.exception, HeliostatError)
-    assert "'two' has not ended" in str(done.exception)

@@ -241,6 +241,21 @@ def test_two_baselines_of_one_type_are_both_there(
     assert json.loads(report.json.read_text())["baselines"]["core.majority"]["precision_neutral"]["value"] is None
 
 
+def test_baselines_learn_from_what_the_model_learned_from(
+    predictor: Predicts, prepared_run: tuple[Run, Prepared], tmp_path: Path
+) -> None:
+    values, prepared = predictor.run.dump(), prepared_run[1]
+    values["train"]["learns_from"] = "train+valid"
+    values["evaluate"] |= {"resamples": 2, "baselines": ["core.majority", "core.tfidf"], "slices": []}
+    report = evaluate(predictor, prepared, tmp_path, run=check(values))
+    own = TfidfBaseline(TfidfBaseline.Config())
+    own.fit([*prepared.examples("train"), *prepared.examples("valid")], predictor.head)
+    (first, *_), table = prepared.examples("test"), pd.read_parquet(report.table)
+    expected = own.predict([{"text": first["text"]}])[0]["probabilities"]["positive"]
+    assert table["core_tfidf_probability_positive"][0] == pytest.approx(expected)
+    assert "fitted on the train and valid splits, as the model was" in report.html.read_text(encoding="utf-8")
+
+
 def test_a_slice_that_no_example_carries_is_an_error_with_a_guess(
     predictor: Predicts, prepared_run: tuple[Run, Prepared], tmp_path: Path
 ) -> None:

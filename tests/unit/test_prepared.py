@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from heliostat.data.fingerprint import write_whole
 from heliostat.data.prepared import MANIFEST, Prepared, seal
 from heliostat.data.rejects import Place
 from heliostat.data.shards import write_shards
@@ -54,6 +57,30 @@ def test_a_missing_or_shorter_file_is_named(prepared: Prepared) -> None:
     file.unlink()
     with pytest.raises(DataError, match=r"\.arrow is missing"):
         Prepared.open(prepared.folder)
+
+
+def test_one_that_others_may_not_read_is_not_to_be_deleted(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path, **_: object) -> str:  # root is refused nothing
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    with pytest.raises(DataError, match=r"Permission denied\. Get the right to it") as caught:
+        Prepared.open(prepared.folder)
+    assert "Delete" not in str(caught.value)
+
+
+def test_others_may_read_what_the_umask_lets_them(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        for _ in range(2):
+            write_whole(tmp_path / "new", b"x")
+            assert (tmp_path / "new").stat().st_mode & 0o777 == 0o640
+        (tmp_path / "new").chmod(0o600)
+        write_whole(tmp_path / "new", b"y")
+        assert (tmp_path / "new").stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
 
 
 def test_a_flipped_byte_is_found_by_verify(prepared: Prepared) -> None:

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from heliostat.errors import HeliostatError
+from heliostat.errors import HeliostatError, told
 
 _VERBS = (
     "train",
@@ -57,15 +57,17 @@ def _build() -> typer.Typer:
 
 
 def main() -> None:
-    """Run the command line; a mistake that a user can mend prints without a traceback."""
-    from rich.console import Console
-
+    """Run the command line; a mistake that a user can mend prints without a traceback, and so does a file's trouble."""
     try:
         _build()()
     except HeliostatError as error:
-        Console(stderr=True, soft_wrap=True).print("[bold red]error[/] ", end="")
-        print(error, file=sys.stderr)
+        _say(str(error))
         _leave(error.exit_code)
+    except OSError as error:
+        if error.filename is None or error.errno is None:  # it tells of no file
+            raise
+        _say(told(error))
+        _leave(HeliostatError.exit_code)
     except KeyboardInterrupt:
         print("stopped.", file=sys.stderr)
         _leave(130)
@@ -74,6 +76,13 @@ def main() -> None:
             raise
         # Under torchrun a thread of gloo that aborts at exit would turn a finished training into a failed one.
         _leave(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
+
+
+def _say(error: str) -> None:
+    from rich.console import Console
+
+    Console(stderr=True, soft_wrap=True).print("[bold red]error[/] ", end="")
+    print(error, file=sys.stderr)
 
 
 def _leave(exit_code: int) -> None:

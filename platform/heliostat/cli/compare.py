@@ -36,17 +36,21 @@ def command(
     from heliostat.evaluate.paired import Side, compare_models
     from heliostat.predict import load
 
-    check_options(data, split, overrides)
+    check_options(data, split, overrides, idle=("baselines", "slices"))
     sides: list[Side] = []
+    resamples: list[int] = []
     with bars() as progress:
         bar = Bar(progress)
         rows_name = split if data is None else data.rpartition("/")[2].partition("#")[0]
         for name, reference in zip(names(first, second), (first, second), strict=True):
             predictor: Predictor = load(reference, threads=threads)
-            rows = rows_for(predictor, data, overrides or [])
+            rows, run = rows_for(predictor, data, overrides or [])
+            resamples.append(run.evaluate.resamples)
             sides.append(Side(name, predictor, rows.shards(split).ids.tolist(), list(rows.examples(split))))
         folder = out or Path(f"compare-{sides[0].name}-{sides[1].name}".replace(":", "-").replace("@", "-"))
-        report = compare_models(sides[0], sides[1], folder, rows_name=rows_name, on_progress=bar)
+        report = compare_models(
+            sides[0], sides[1], folder, rows_name=rows_name, resamples=resamples[0], on_progress=bar
+        )
     _show(report, private=sides[0].answers.head.private)
     console.print(f"page      {report.html}", soft_wrap=True)
 
@@ -86,7 +90,7 @@ def score_table(report: PairedReport, title: str) -> Table:
     table.add_column("metric", no_wrap=True)
     for heading in (report.first, report.second, "difference", ""):
         table.add_column(heading, justify="right")
-    for name in overall(report.differences):
+    for name in overall(report.differences, report.by_class):
         gap, one, other = (report.differences[name], report.scores["first"][name], report.scores["second"][name])
         spans = f"{signed(gap.value)} ({signed(gap.low)}, {signed(gap.high)})"
         table.add_row(name, number(one.value), number(other.value), spans, p_text(report.p_values[name]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,8 +84,13 @@ def augment(
     writers = [writer(load_model(model)) for model in through]
     counts = write_with_paraphrases(prepare(run), name, writers, out)
     typer.echo(f"{counts['source']:,} examples and {counts['paraphrase']:,} in other words: {out}")
-    settings = f"data.source={out} data.adapter={{type: core.columns}} data.split={{by: column, column: split}}"
-    typer.echo(f"Train on them: {settings}")
+    typer.echo(f"Train on them: {_settings_for(out)}")
+
+
+def _settings_for(out: Path) -> str:
+    """The overrides that read an augmented file, as a shell takes them."""
+    settings = (f"data.source={out}", "data.adapter={type: core.columns}", "data.split={by: column, column: split}")
+    return shlex.join(settings)
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -27,7 +27,7 @@ def command(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores by default.")] = None,
 ) -> None:
     """Score a model beside its baselines, with intervals: report.html, report.json and predictions.parquet."""
-    from heliostat.cli.scored import Bar, check_options, find_origin, rows_for
+    from heliostat.cli.scored import Bar, check_options, find_origin, rows_for, with_slices_there
     from heliostat.cli.story import bars, console, show_scores
     from heliostat.evaluate import evaluate
     from heliostat.predict import load
@@ -37,13 +37,15 @@ def command(
     predictor = load(model, threads=threads)
     with bars() as progress:
         bar = Bar(progress)
-        rows = rows_for(predictor, data, overrides or [])
+        scored = rows_for(predictor, data, overrides or [])
+        rows, run = scored.rows, with_slices_there(scored, data, overrides or [])
         name = split if data is None else str(getattr(rows, "name", split))
         report = evaluate(
             predictor,
             rows,
             out or Path(f"report-{predictor.run.name}-{name}"),
             split=split,
+            run=run,
             curves=origin.curves,
             run_id=origin.run_id,
             on_progress=bar,

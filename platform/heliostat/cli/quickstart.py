@@ -34,8 +34,9 @@ def command(
     name = told.version.name
     heliostat = _own_command()
     console.print("\nnext, try:")
-    asked = shlex.quote(json.dumps(sample, ensure_ascii=False))
-    console.print(f"  {heliostat} predict {name}@champion --json {asked}", soft_wrap=True, markup=False)
+    if sample is not None:
+        asked = shlex.quote(json.dumps(sample, ensure_ascii=False))
+        console.print(f"  {heliostat} predict {name}@champion --json {asked}", soft_wrap=True, markup=False)
     console.print(
         f"  {heliostat} serve {name}@champion      (and in another terminal: {heliostat} demo {name})", soft_wrap=True
     )
@@ -59,8 +60,8 @@ def _larger(run: str) -> str | None:
     return next((each for each in (f"{plugin}/pretrained", f"{plugin}/default") if each in there and each != run), None)
 
 
-def _serve_and_ask(version: ModelVersion) -> Row:
-    """Serve a version, ask it the first of its samples over HTTP, and end the deployment; the sample."""
+def _serve_and_ask(version: ModelVersion) -> Row | None:
+    """Serve a version, ask it the first of its samples over HTTP, and end the deployment; the sample, if it has any."""
     from heliostat.cli.story import bars, console
     from heliostat.serve.client import Client
     from heliostat.serve.deployment import serve
@@ -71,10 +72,13 @@ def _serve_and_ask(version: ModelVersion) -> Row:
         deployment = serve([f"{name}:{version.version}"], port=0)
     try:
         client = Client(deployment.url, token=deployment.token)
-        sample: Row = client.model(name)["samples"][0]
-        answer = client.ask(name, [sample])
+        sample: Row | None = next(iter(client.model(name)["samples"]), None)
+        answer = client.ask(name, [sample]) if sample is not None else None
     finally:
         deployment.stop()
+    if answer is None:
+        console.print("served    it answers, and has no sample to be asked: its head names none.", soft_wrap=True)
+        return None
     shown = json.dumps(sample, ensure_ascii=False)
     console.print(f"asked     POST {deployment.url}/v1/models/{name}:predict  {shown}", soft_wrap=True)
     said = json.dumps(_rounded(answer.predictions[0]), ensure_ascii=False)

@@ -49,24 +49,46 @@ def _is_run(folder: Path) -> bool:
     return (folder / "metrics.jsonl").is_file()
 
 
-def rows_for(predictor: Predictor, data: str | None, overrides: Sequence[str]) -> Prepared | Labelled:
+class Scored(NamedTuple):
+    """What a model is scored on, and the run that says how it is read and what is shown."""
+
+    rows: Prepared | Labelled
+    run: Run
+
+
+def rows_for(predictor: Predictor, data: str | None, overrides: Sequence[str]) -> Scored:
     """The prepared data of a model, or the examples of a labelled file beside them, as far as they are still here."""
     from heliostat.data.labelled import read_labelled
     from heliostat.errors import DataError
     from heliostat.ingest import prepare
 
     if data is None:
-        return prepare(predictor.run)
+        return Scored(prepare(predictor.run), predictor.run)
+    run = reading(predictor.run, overrides)
     try:
         prepared = prepare(predictor.run)
     except DataError as error:
         console.print(f"The model's own data are not here, so nothing is set beside it: {error}", soft_wrap=True)
         prepared = None
-    run = reading(predictor.run, overrides)
     found = read_labelled(run, data, predictor.encoder, predictor.head, prepared)
     if found.tally.reasons:
         console.print(f"{found.tally} left out: {', '.join(found.tally.reasons)}", soft_wrap=True)
-    return found
+    return Scored(found, run)
+
+
+def with_slices_there(scored: Scored, data: str | None, overrides: Sequence[str]) -> Run:
+    """The run without slices that the labelled file has no column for, unless they were asked for now."""
+    from heliostat.evaluate.table import carried
+    from heliostat.run import nested
+
+    run, given = scored.run, nested(overrides).get("evaluate")
+    if data is None or (isinstance(given, dict) and "slices" in given):
+        return run
+    rows = list(scored.rows.examples("test"))
+    kept = tuple(name for name in run.evaluate.slices if carried(name, rows))
+    if gone := [name for name in run.evaluate.slices if name not in kept]:
+        console.print(f"{data} has no column {', '.join(gone)}: no slices by it.", soft_wrap=True, highlight=False)
+    return run.model_copy(update={"evaluate": run.evaluate.model_copy(update={"slices": kept})})
 
 
 def reading(run: Run, overrides: Sequence[str]) -> Run:
@@ -106,9 +128,13 @@ class Bar:
         self.progress.update(self.task, description=words, completed=done, total=total)
 
 
-def check_options(data: str | None, split: str, overrides: Sequence[str] | None) -> None:
-    """Raises HeliostatError for options of `evaluate` and `compare` that have no effect beside each other."""
-    from heliostat.errors import HeliostatError
+def check_options(data: str | None, split: str, overrides: Sequence[str] | None, *, idle: tuple[str, ...] = ()) -> None:
+    """Raises HeliostatError for options of `evaluate` and `compare` that have no effect beside each other.
+
+    `idle`: settings of the section `evaluate` that have none on the command.
+    """
+    from heliostat.errors import HeliostatError, Problem, RunError
+    from heliostat.run import nested
 
     if data and split != "test":
         raise HeliostatError(
@@ -116,3 +142,6 @@ def check_options(data: str | None, split: str, overrides: Sequence[str] | None)
         )
     if overrides and not data:
         raise HeliostatError(f"{overrides[0]}: settings say how a file is read. Name one with --data FILE.")
+    given = nested(overrides or ()).get("evaluate")
+    if odd := [name for name in idle if isinstance(given, dict) and name in given]:
+        raise RunError([Problem(f"evaluate.{name}", "has no effect on this command: leave it out.") for name in odd])

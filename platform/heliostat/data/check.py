@@ -11,7 +11,7 @@ from heliostat.data.missing import guess_column
 from heliostat.data.prepare import Progress, prepare
 from heliostat.data.prepared import Prepared
 from heliostat.data.sources import Source, open_source
-from heliostat.errors import DataError, RejectedRecord
+from heliostat.errors import DataError, RejectedRecord, told
 from heliostat.run import Run, build
 
 _COUNTED = 1000
@@ -60,8 +60,17 @@ class Findings:
 def inspect(run: Run, *, on_progress: Progress | None = None) -> Findings:
     """Read the source of a run and prepare its data, which a training then finds ready.
 
-    Raises DataError when the source cannot be read at all.
+    Raises DataError when the source cannot be read at all, or what is prepared of it.
     """
+    try:
+        return _inspect(run, on_progress)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise DataError(told(error, run.data.source)) from error
+
+
+def _inspect(run: Run, on_progress: Progress | None) -> Findings:
     source = open_source(run.data.source)
     columns = source.columns()
     adapter = build(run).adapter

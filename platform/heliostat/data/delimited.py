@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from heliostat.component import Row
+from heliostat.data.packed import refuse_packed, unpacked
 from heliostat.data.quotes import Quoting, runaways
 from heliostat.errors import DataError, RejectedRecord
 
 _BLOCK = 1 << 24
 """Bytes read at once; one record must fit in it."""
+
+_ARROW_UNPACKS = (".bz2", ".lz4", ".zst")
+"""Beside .gz; of what is in such a file Arrow alone can tell."""
 
 _PADDED_NUMBER = r"^[-+]?0\d|^0[xX]|\s|[nN]"
 """What is no number for us: `007` is a name, `0x10` a code, and `nan` and `inf` are words."""
@@ -218,7 +222,7 @@ def _batches(reader: Any, path: Path, name: str, dialect: Dialect) -> Iterator[A
 
 
 def _explained(error: Exception, path: Path, name: str, dialect: Dialect) -> DataError:
-    undecodable = undecodable_byte(path, name, dialect.encoding)
+    undecodable = None if path.suffix in _ARROW_UNPACKS else undecodable_byte(path, name, dialect.encoding)
     if undecodable:
         return undecodable
     reason = str(error).splitlines()[0]
@@ -228,10 +232,14 @@ def _explained(error: Exception, path: Path, name: str, dialect: Dialect) -> Dat
 
 
 def undecodable_byte(path: Path, name: str, encoding: str) -> DataError | None:
-    """The error that says where a text file leaves its encoding and which one would read it; None where it does not."""
+    """The error that says where a text file leaves its encoding and which one would read it; None where it does not.
+
+    Raises DataError for a file that is packed.
+    """
+    refuse_packed(path, name)
     decoder = codecs.getincrementaldecoder(encoding)()
     place = line = 0
-    with path.open("rb") as file:
+    with unpacked(path) as file:
         while True:
             block = file.read(1 << 20)
             pending = len(decoder.getstate()[0])
@@ -252,7 +260,7 @@ def undecodable_byte(path: Path, name: str, encoding: str) -> DataError | None:
 
 def _that_reads(path: Path) -> str:
     """The encoding that is most likely behind text that is no UTF-8."""
-    with path.open("rb") as file:
+    with unpacked(path) as file:
         start = file.read(1 << 20)
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import time
 from contextlib import suppress
 from pathlib import Path
-from tempfile import mkstemp
 
 from heliostat.home import home
 
@@ -31,23 +31,24 @@ def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if time.time_ns() - state.st_mtime_ns > _SETTLED_NS and path.stat().st_mtime_ns == state.st_mtime_ns:
-        write_whole(memory, json.dumps({**seen, "sha256": digest}).encode())
+        with suppress(OSError):  # it spares time and no more: a home that others own is read without it
+            write_whole(memory, json.dumps({**seen, "sha256": digest}).encode())
     return digest
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees all of it or nothing of it. Raises OSError, and leaves nothing then.
 
-    One that takes the place of another keeps the rights of that.
+    One that takes the place of another keeps the rights of that; a new one has those of any new file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, staged = mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    staged = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with staged.open("xb") as file:  # unlike mkstemp's, it may be read by whom the umask lets
             with suppress(FileNotFoundError):
-                os.fchmod(handle, path.stat().st_mode & 0o777)
+                os.fchmod(file.fileno(), path.stat().st_mode & 0o777)
             file.write(content)
-        Path(staged).replace(path)
+        staged.replace(path)
     except OSError:
-        Path(staged).unlink(missing_ok=True)
+        staged.unlink(missing_ok=True)
         raise

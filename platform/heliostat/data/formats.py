@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -10,7 +11,7 @@ from pydantic import field_validator
 
 from heliostat.component import Row, Settings, closest
 from heliostat.data import delimited, jsonlines, plaintext, xml
-from heliostat.errors import DataError, RejectedRecord
+from heliostat.errors import DataError, RejectedRecord, told
 
 Format = Literal["csv", "tsv", "jsonl", "parquet", "arrow", "text", "xml"]
 Numbered = Iterator[tuple[int, Row | RejectedRecord]]
@@ -29,6 +30,9 @@ SUFFIXES: dict[str, Format] = {
     ".xml": "xml",
     ".nxml": "xml",
 }
+_UNREADABLE = (OSError, EOFError, zlib.error)
+"""What reading a file raises that is gone, refused, or a torn gzip."""
+
 _DELIMITERS = {"tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
 _ROWS = 4096
 _BUFFER_BYTES = 2**20
@@ -105,7 +109,17 @@ def format_of(path: Path, options: Options) -> Format | None:
 
 
 def columns_of(file: SourceFile, options: Options) -> dict[str, str]:
-    """Column names with what they hold. Raises DataError when the file is empty, damaged or names a column twice."""
+    """Column names with what they hold.
+
+    Raises DataError when the file is empty, damaged, names a column twice or cannot be read.
+    """
+    try:
+        return _columns_of(file, options)
+    except _UNREADABLE as error:
+        raise _unread(file, error) from error
+
+
+def _columns_of(file: SourceFile, options: Options) -> dict[str, str]:
     if file.format == "text":
         return {plaintext.COLUMN: "string"}
     if file.path.stat().st_size == 0:
@@ -126,7 +140,23 @@ def columns_of(file: SourceFile, options: Options) -> dict[str, str]:
 
 
 def rows_of(file: SourceFile, options: Options, types: dict[str, str]) -> Numbered:
-    """The records of one file. `types` says what the columns hold over all files of the source."""
+    """The records of one file. `types` says what the columns hold over all files of the source.
+
+    Raises DataError when the file is damaged or cannot be read.
+    """
+    try:
+        yield from _rows_of(file, options, types)
+    except _UNREADABLE as error:
+        raise _unread(file, error) from error
+
+
+def _unread(file: SourceFile, error: Exception) -> DataError:
+    if isinstance(error, OSError) and error.errno:
+        return DataError(told(error, file.path))
+    return DataError(f"{file.name}: cannot be read ({error}). Make or fetch it anew.")
+
+
+def _rows_of(file: SourceFile, options: Options, types: dict[str, str]) -> Numbered:
     if file.format in ("csv", "tsv"):
         yield from delimited.rows(file.path, file.name, options.dialect(file.format), types)
     elif file.format == "jsonl":

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import secrets
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -27,7 +29,10 @@ def _cache(address: str) -> Path:
 
 
 def fetch(source: str, address: str) -> Path:
-    """Download a data set (`owner/name`, or `owner/name@revision`) and keep it. Raises DataError when that fails."""
+    """Download a data set (`owner/name`, or `owner/name@revision`) and keep it. Raises DataError when that fails.
+
+    It gets its name when it is whole: of a fetch that was killed nothing counts.
+    """
     if Path(address).expanduser().is_dir():
         return Path(address).expanduser()
     if not _ID.match(address):
@@ -37,11 +42,27 @@ def fetch(source: str, address: str) -> Path:
     import datasets
 
     name, _, revision = address.partition("@")
+    cache = _cache(address)
+    staged = cache.with_name(f".{cache.name}.{secrets.token_hex(4)}")
     try:
-        datasets.load_dataset(name, revision=revision or None).save_to_disk(_cache(address))
+        datasets.load_dataset(name, revision=revision or None).save_to_disk(staged)
+        _publish(staged, cache)
     except Exception as error:
-        raise DataError(f"data.source={source}: cannot be fetched ({type(error).__name__}: {error}).") from None
-    return _cache(address)
+        raise DataError(
+            f"data.source={source}: cannot be fetched ({type(error).__name__}: {error}). "
+            "Check the id, the network and the room on the disk."
+        ) from None
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    return cache
+
+
+def _publish(staged: Path, cache: Path) -> None:
+    try:
+        staged.rename(cache)
+    except OSError:
+        if not cache.is_dir():  # or else somebody was faster, and has the same
+            raise
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from heliostat.component import Row
 from heliostat.data.delimited import undecodable_byte
+from heliostat.data.packed import unpacked
 from heliostat.errors import DataError, RejectedRecord
 
 _KINDS = {str: "string", int: "int64", float: "double", bool: "bool", dict: "struct", list: "list", type(None): "null"}
@@ -42,7 +44,7 @@ def rows(path: Path, name: str, encoding: str) -> Iterator[tuple[int, Row | Reje
     """
     codec = "utf-8-sig" if encoding == "utf-8" else encoding
     try:
-        with path.open(encoding=codec, newline="\n") as file:
+        with unpacked(path) as content, io.TextIOWrapper(content, encoding=codec, newline="\n") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     yield number, _parsed(line)

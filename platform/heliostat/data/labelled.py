@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -87,12 +87,13 @@ class Labelled:
 def read_labelled(run: Run, source: str, encoder: Encoder, head: TaskHead, prepared: Prepared | None) -> Labelled:
     """The examples of `source` (any that `data.source` takes), by the adapter of `run` and its fitted components.
 
-    Raises DataError when it cannot be read, a column is missing, or more records than `data.max_rejected` do not fit.
+    What `evaluate.slices` names is carried where the file has it. Raises DataError when it cannot be read, a column is
+    missing, or more records than `data.max_rejected` do not fit.
     """
     opened = open_source(source)
     columns, adapter = opened.columns(), run.data.adapter.build()
     check_columns(adapter, columns)
-    maker = ExampleMaker(adapter, head, columns, needed_columns(run.evaluate.slices, {}), Cleaner.of(run))
+    maker = ExampleMaker(adapter, head, columns, _slices(run, columns), Cleaner.of(run))
     identify, tally, touched = Identities(), Tally(), TouchedCounter.of(run.data.clean)
     found: list[tuple[int, Example]] = []
     for made in Local().make(opened, maker):
@@ -115,6 +116,10 @@ def read_labelled(run: Run, source: str, encoder: Encoder, head: TaskHead, prepa
     rows = [{**example.carried, **example.values} for _, example in kept]
     fields = tuple(type(head).takes.model_fields)
     return Labelled(name, ids, rows, tally, prepared, fields, tuple(touched.rows()))
+
+
+def _slices(run: Run, columns: Mapping[str, str]) -> dict[str, str]:
+    return needed_columns([name for name in run.evaluate.slices if name in columns], {})
 
 
 def _refuse(source: str, tally: Tally, kept: int, most: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Literal
 
 from heliostat.component import Row
 from heliostat.data.delimited import undecodable_byte
+from heliostat.data.packed import unpacked
 from heliostat.errors import DataError
 
 Documents = Literal["file", "block", "line"]
@@ -23,7 +25,7 @@ def rows(path: Path, name: str, encoding: str, documents: Documents) -> Iterator
     """
     codec = "utf-8-sig" if encoding == "utf-8" else encoding
     try:
-        with path.open(encoding=codec) as file:
+        with unpacked(path) as content, io.TextIOWrapper(content, encoding=codec) as file:
             if documents == "file":
                 yield 1, {COLUMN: file.read()}
             else:

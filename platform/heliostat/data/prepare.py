@@ -7,8 +7,8 @@ is one pass each over files on disk and is the same whoever drives it.
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from heliostat.data.prepared import Prepared, seal
 from heliostat.data.rejects import Tally, check_rejects
 from heliostat.data.sources import open_source
 from heliostat.data.stages import Preparation
-from heliostat.errors import DataError
+from heliostat.errors import DataError, told
 from heliostat.home import home
 from heliostat.run import Run, pinned
 
@@ -34,10 +34,20 @@ _ABANDONED_S = 24 * 3600
 def prepare(run: Run, *, on_progress: Progress | None = None, engine: Engine | None = None) -> Prepared:
     """The prepared data of a run: made when they are not there, else opened.
 
-    Raises DataError when the source cannot be read, a column is missing, too many records are rejected or a split is
-    empty. Several processes may prepare the same data at once: each works in a folder of its own, and one stays.
+    Raises DataError when the source cannot be read, the data cannot be written, a column is missing, too many records
+    are rejected or a split is empty. Several processes may prepare the same data at once: each works in a folder of its
+    own, and one stays.
     """
     run = pinned(run)  # an alias may move; what is prepared with it may not
+    try:
+        return _prepare(run, on_progress or (lambda *_: None), engine or Local())
+    except OSError as error:
+        if error.errno is None:  # libraries say so much by it
+            raise
+        raise DataError(told(error, home())) from error
+
+
+def _prepare(run: Run, on_progress: Progress, engine: Engine) -> Prepared:
     source = open_source(run.data.source)
     key = data_key(run, source)
     folder = home() / "prepared" / key
@@ -46,7 +56,7 @@ def prepare(run: Run, *, on_progress: Progress | None = None, engine: Engine | N
     with _workplace(folder) as work:
         kept = home() / "rejected" / f"{key}.jsonl"
         with _kept(work / "rejected.jsonl", kept):
-            counts = Preparation(run, source, work, on_progress or (lambda *_: None), engine or Local(), kept).build()
+            counts = Preparation(run, source, work, on_progress, engine, kept).build()
         seal(work, key, {str(split): count for split, count in counts.items()})
         return _publish(work, folder)
 
@@ -80,7 +90,8 @@ def _workplace(folder: Path) -> Iterator[Path]:
     for old in folder.parent.glob(".building-*"):
         if time.time() - old.stat().st_mtime > _ABANDONED_S:
             shutil.rmtree(old, ignore_errors=True)
-    work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".building-{folder.name[:8]}-"))
+    work = folder.with_name(f".building-{folder.name[:8]}-{secrets.token_hex(4)}")
+    work.mkdir()  # with the rights of any new folder: others who share the home read it
     try:
         yield work
     finally:
@@ -89,7 +100,6 @@ def _workplace(folder: Path) -> Iterator[Path]:
 
 def _publish(work: Path, folder: Path) -> Prepared:
     """Give a complete folder its name. When another builder was faster, theirs stays: it holds the same."""
-    work.chmod(0o755)
     if folder.exists() and not Prepared.is_complete(folder):
         shutil.rmtree(folder, ignore_errors=True)
     try:

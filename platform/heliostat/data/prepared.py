@@ -17,7 +17,7 @@ from heliostat.component import Row
 from heliostat.data.fingerprint import write_whole
 from heliostat.data.shards import Shards
 from heliostat.data.stored import Stored, read_stored
-from heliostat.errors import DataError
+from heliostat.errors import DataError, told
 from heliostat.run import Parts, Run, build
 
 Split = Literal["train", "valid", "test"]
@@ -121,7 +121,9 @@ def _manifest(folder: Path) -> dict[str, Any]:
         missing = {"version", "key", "counts", "files"} - manifest.keys()
     except FileNotFoundError:
         raise DataError(f"{folder} holds no prepared data: {MANIFEST}, which is written last, is not there.") from None
-    except (OSError, ValueError, AttributeError) as error:
+    except OSError as error:
+        raise DataError(told(error, path)) from None
+    except (ValueError, AttributeError) as error:
         raise DataError(f"{path} cannot be read ({error}). Delete {folder} and prepare the data anew.") from None
     if missing or manifest["version"] != VERSION:
         raise DataError(f"{path} is of another version of Heliostat. Delete {folder} and prepare the data anew.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -22,14 +23,16 @@ def runaways(path: Path, name: str, quoting: Quoting) -> dict[int, int]:
     """Number of a record -> its lines, for each record with a quoted cell of several lines that goes on behind its end.
 
     What opened there is hardly a quote: the next one in the file, mostly the first of another cell, has closed it.
-    Reads the whole file, line by line. Raises DataError when a quote is still open at its end.
+    Reads the whole file, line by line, unpacked as tables are. Raises DataError when a quote is still open at its end.
     """
+    import pyarrow as pa
+
     scan = _Scan(quoting)
     found: dict[int, int] = {}
     record, first = (0 if quoting.has_header else 1), 1
     is_runaway = False
     codec = "utf-8-sig" if quoting.encoding == "utf-8" else quoting.encoding
-    with path.open(encoding=codec, errors="replace") as file:
+    with pa.input_stream(path) as content, io.TextIOWrapper(content, encoding=codec, errors="replace") as file:
         for number, line in enumerate(file, 1):
             if quoting.quote in line:
                 is_runaway |= scan.take(number, line)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from heliostat.batch import Batch, Encoded
 from heliostat.data.collate import Flat, Kind, kinds_of, num_tokens, pack, to_batch
-from heliostat.errors import DataError
+from heliostat.errors import DataError, told
 
 MAX_VALUES = 2**27
 """Values of one ragged column in a shard: bounds the memory of the writer, and keeps Arrow's 32-bit offsets valid."""
@@ -98,6 +98,8 @@ def _views(path: Path) -> dict[str, _View]:
             offsets = array.offsets.to_numpy(zero_copy_only=True) if is_ragged else None
             views[name] = _View(values, offsets, memoryview(values if offsets is None else offsets))
         return views
+    except PermissionError as error:
+        raise DataError(told(error, path)) from None
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(
             f"{path}: the shard cannot be read ({error}). Delete the prepared folder; it is made anew."

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 from heliostat.component import Row, closest
 from heliostat.data.fingerprint import sha256_of
 from heliostat.data.formats import SUFFIXES, Options, SourceFile, columns_of, format_of, parse_options, rows_of
+from heliostat.data.packed import SUFFIXES as PACKED
 from heliostat.data.rejects import Place
 from heliostat.errors import DataError, RejectedRecord
 
@@ -188,7 +189,7 @@ def _on_disk(address: str, base: Path, source: str) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file() and SUFFIXES.keys() & set(file.suffixes))
+        files = sorted(file for file in path.rglob("*") if file.is_file() and _is_data(file.relative_to(path)))
         tables = [file for file in files if ".txt" not in file.suffixes]  # beside tables a text explains them
         found = tables or files
         if not found:
@@ -201,6 +202,12 @@ def _on_disk(address: str, base: Path, source: str) -> list[Path]:
             raise DataError(f"data.source={source}: no file fits this pattern.{_near(path)}")
         return found
     raise DataError(f"data.source={source}: there is no such file.{_near(path)}")
+
+
+def _is_data(path: Path) -> bool:
+    """Whether a file of a folder is meant by it: no hidden one, no backup, none that somebody is still writing."""
+    suffixes = path.suffixes[:-1] if path.suffix in PACKED else path.suffixes
+    return bool(suffixes) and suffixes[-1] in SUFFIXES and not any(part.startswith(".") for part in path.parts)
 
 
 def _near(path: Path) -> str:

@@ -7,20 +7,17 @@ beside attributes as `#text`, children of one name as a list. An element that mi
 
 from __future__ import annotations
 
-import gzip
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from heliostat.component import Row, closest
+from heliostat.data.packed import unpacked
 from heliostat.errors import DataError, RejectedRecord
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
-
-_GZIP = b"\x1f\x8b"
 
 
 def columns(path: Path, name: str, records: str | None) -> dict[str, str]:
@@ -96,7 +93,7 @@ def _elements(path: Path, name: str, records: str | None) -> Iterator[tuple[Elem
 
     open_elements: list[Element] = []
     record_depth: int | None = None
-    with _opened(path) as file:
+    with unpacked(path) as file:
         try:
             # The parser is Python's expat: it fetches no entity from outside, and stops one that grows without bound.
             for event, element in iterparse(file, ("start", "end")):
@@ -117,18 +114,6 @@ def _elements(path: Path, name: str, records: str | None) -> Iterator[tuple[Elem
             raise DataError(f"{name}: is no XML, or only the beginning of one ({error}).") from None
         except (OSError, EOFError) as error:
             raise DataError(f"{name}: cannot be read ({error}). Make or fetch it anew.") from None
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
-    with path.open("rb") as file:
-        is_gzip = file.read(2) == _GZIP
-        file.seek(0)
-        if not is_gzip:
-            yield file
-            return
-        with gzip.open(file) as content:
-            yield cast(IO[bytes], content)
 
 
 def _local(tag: Any) -> str:

@@ -19,8 +19,8 @@ from heliostat.serve.token import is_loopback, read_token
 def launch(name: str, *, url: str, host: str, port: int, token_file: Path | None) -> None:
     """Serve the page of a model until Ctrl-C or SIGTERM.
 
-    Raises ServeError when the deployment does not answer, when the file holds no token, or when a wider address than
-    loopback is asked for without one: there the page asks for it (user `heliostat`).
+    Raises ServeError when the deployment does not answer, when the port is taken, when the file holds no token, or when
+    a wider address than loopback is asked for without one: there the page asks for it (user `heliostat`).
     """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     token = read_token(token_file) if token_file else None
@@ -46,14 +46,20 @@ def opened(
 ) -> Iterator[str]:
     """The address at which the page of a model is served, until the context ends. Port 0 takes a free one.
 
-    Raises ServeError when the deployment does not answer.
+    Raises ServeError when the deployment does not answer, or when nobody can listen at the port.
     """
     from heliostat.demo.look import LOOK
     from heliostat.demo.page import build_page
 
     page = build_page(client, name)
     settings = {"prevent_thread_lock": True, "quiet": True, "share": False, "ssr_mode": False, "footer_links": []}
-    _, local, _ = page.launch(server_name=host, server_port=port or None, auth=auth, **LOOK, **settings)
+    try:
+        _, local, _ = page.launch(server_name=host, server_port=port or None, auth=auth, **LOOK, **settings)
+    except OSError as error:
+        raise ServeError(
+            f"the page cannot listen on {host}, port {port} ({str(error).splitlines()[0]}). Something else may have "
+            "the port: name another with --port, or take a free one with --port 0."
+        ) from error
     try:
         yield local
     finally:

@@ -12,14 +12,14 @@ from heliostat.plugin import TaskHead
 
 def write_page(report: PairedReport, head: TaskHead) -> None:
     """Write `compare.html`."""
-    names = overall(report.differences)
+    names = overall(report.differences, report.by_class)
     page = render(
         "compare.html",
         report=report,
         head=head,
         verdict=verdict(report),
         overall=[report.primary, *(name for name in names if name != report.primary)],
-        by_class=[name for name in report.differences if name not in names],
+        by_class=report.by_class,
         better=better,
         p_text=p_text,
     )
@@ -28,7 +28,7 @@ def write_page(report: PairedReport, head: TaskHead) -> None:
 
 def verdict(report: PairedReport) -> str:
     """One sentence: which of the two is better by the metric that chose them, or that they are not told apart."""
-    gap, name = report.differences[report.primary], metric_name(report.primary)
+    gap, name = report.differences[report.primary], metric_name(report.primary, report.by_class)
     if not math.isfinite(gap.value):
         return f"The {name} of one of the two is undefined on these rows."
     span = f"95 % interval {signed(gap.low)} to {signed(gap.high)}, {p_text(report.p_values[report.primary])}"

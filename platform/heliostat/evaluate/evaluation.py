@@ -12,14 +12,14 @@ import numpy as np
 
 from heliostat.component import Row
 from heliostat.data.split import groups_of, key_fields
-from heliostat.errors import DataError
+from heliostat.errors import DataError, told
 from heliostat.evaluate.drift import drift
 from heliostat.evaluate.intervals import Groups, compare
 from heliostat.evaluate.mistakes import mistakes
 from heliostat.evaluate.page import write_page
 from heliostat.evaluate.report import Report
 from heliostat.evaluate.slices import slices
-from heliostat.evaluate.table import MODEL, Predictions, question, tabulate
+from heliostat.evaluate.table import MODEL, Predictions, check_slices, question, tabulate
 from heliostat.heads.classification import Classification
 from heliostat.plugin import Baseline, Metric, TaskHead
 from heliostat.run import BaselineSpec, Run
@@ -86,6 +86,7 @@ def evaluate(
     out: Path,
     *,
     split: Split = "test",
+    run: Run | None = None,
     curves: Path | None = None,
     run_id: str | None = None,
     on_progress: Progress | None = None,
@@ -93,12 +94,14 @@ def evaluate(
 ) -> Report:
     """Score a model on a split, beside its baselines, and write `report.html`, `report.json` and `predictions.parquet`.
 
-    Baselines are fitted on the train split and answer the same rows. `curves` is the `metrics.jsonl` of the training,
-    whose folder is named by `run_id` where that is not given. `rows_name` is what the report calls the split, where it
-    is not one of the run's own. Without a train split there are no baselines.
-    Raises DataError when the split is empty, the head has no metrics, or a slice's column is missing.
+    Baselines are fitted on what the model learned from and answer the same rows. `run` is the model's with other
+    settings of what is read and shown (`data`, `evaluate`). `curves` is the `metrics.jsonl` of the training, whose
+    folder is named by `run_id` where that is not given. `rows_name` is what the report calls the split, where it is not
+    one of the run's own. Without a train split there are no baselines.
+    Raises DataError when the split is empty, the head has no metrics, a slice's column is missing, or `out` cannot be
+    made; all of it before anything is predicted.
     """
-    head, settings = predictor.head, predictor.run.evaluate
+    run, head = run or predictor.run, predictor.head
     metrics = head.metrics()
     examples = list(prepared.examples(split))
     if not examples:
@@ -107,19 +110,17 @@ def evaluate(
         raise DataError(
             f"{predictor.run.head.type} names no metrics, so there is nothing to report: give it metrics()."
         )
+    check_slices(run.evaluate.slices, examples)
+    make_folder(out)
     answers = {MODEL: answer(predictor.predict, head, examples, "model", on_progress)}
     train = list(prepared.examples("train")) if prepared.counts.get("train") else []
-    baselines = _baselines(predictor) if train else {}
-    for address, baseline in baselines.items():
-        if on_progress:
-            on_progress(address, 0, len(examples))
-        baseline.fit(train, head)
-        answers[address] = answer(baseline.predict, head, examples, address, on_progress)
-    predictions = tabulate(head, prepared.shards(split).ids, examples, answers, settings.slices)
-    out.mkdir(parents=True, exist_ok=True)
+    if train:
+        also = list(prepared.examples("valid")) if run.train.learns_from == "train+valid" else []
+        answers |= _of_baselines(_baselines(run, head), [*train, *also], head, examples, on_progress)
+    predictions = tabulate(head, prepared.shards(split).ids, examples, answers, run.evaluate.slices)
     run_id = run_id or (curves.absolute().parent.name if curves else None)
     moved = drift(train, examples, head) if train and split != "train" else []
-    report = _report(predictor, prepared, predictions, examples, metrics, rows_name or split, out, run_id)
+    report = _report(run, head, prepared, predictions, examples, metrics, rows_name or split, out, run_id)
     report = replace(report, drift=moved)
     predictions.write(report.table)
     report.write_json()
@@ -127,15 +128,40 @@ def evaluate(
     return report
 
 
-def _baselines(predictor: Answers) -> dict[str, Baseline]:
+def make_folder(out: Path) -> None:
+    """Make the folder of a report. Raises DataError when that cannot be."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"the report needs a folder. {told(error, out)}") from error
+
+
+def _baselines(run: Run, head: TaskHead) -> dict[str, Baseline]:
     """The baselines of the run (or else of the head) by address; a second one of a type is numbered."""
-    chosen = predictor.run.evaluate.baselines
-    specs = [BaselineSpec.model_validate(each) for each in predictor.head.baselines] if chosen is None else chosen
+    chosen = run.evaluate.baselines
+    specs = [BaselineSpec.model_validate(each) for each in head.baselines] if chosen is None else chosen
     built: dict[str, Baseline] = {}
     for spec in specs:
         count = sum(name.split("#")[0] == spec.type for name in built)
         built[f"{spec.type}#{count + 1}" if count else spec.type] = spec.build()
     return built
+
+
+def _of_baselines(
+    baselines: Mapping[str, Baseline],
+    learned: Sequence[Row],
+    head: TaskHead,
+    examples: Sequence[Row],
+    on_progress: Progress | None,
+) -> dict[str, list[Row]]:
+    """The answers of each baseline, fitted on `learned`."""
+    answers: dict[str, list[Row]] = {}
+    for address, baseline in baselines.items():
+        if on_progress:
+            on_progress(address, 0, len(examples))
+        baseline.fit(learned, head)
+        answers[address] = answer(baseline.predict, head, examples, address, on_progress)
+    return answers
 
 
 def primary_of(run: Run, head: TaskHead, metrics: Mapping[str, Metric]) -> str:
@@ -173,8 +199,14 @@ def answer(
     return answers
 
 
+def by_class(metrics: Mapping[str, Metric]) -> tuple[str, ...]:
+    """The metrics of one class each: they name it as their `label`."""
+    return tuple(name for name, metric in metrics.items() if getattr(metric, "label", None) is not None)
+
+
 def _report(
-    predictor: Answers,
+    run: Run,
+    head: TaskHead,
     prepared: Examples,
     predictions: Predictions,
     examples: Sequence[Row],
@@ -183,7 +215,6 @@ def _report(
     out: Path,
     run_id: str | None,
 ) -> Report:
-    head, run = predictor.head, predictor.run
     views: dict[str, pd.DataFrame] = predictions.views()
     count = run.evaluate.resamples
     unit, groups = drawn(run, examples)
@@ -213,4 +244,5 @@ def _report(
         mistakes=mistakes(head, predictions, examples) if isinstance(head, Classification) else (),
         signatures={name: str(metric.signature) for name, metric in metrics.items() if hasattr(metric, "signature")},
         cleaning=list(prepared.cleaning()),
+        by_class=by_class(metrics),
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from importlib import resources
 from itertools import groupby
 from pathlib import Path
@@ -47,7 +48,7 @@ class SlicePlot(NamedTuple):
 
 def write_page(report: Report, head: TaskHead, predictions: Predictions, curves: Path | None) -> None:
     """Write `report.html`."""
-    names = overall(report.scores)
+    names = overall(report.scores, report.by_class)
     page = render(
         "report.html",
         report=report,
@@ -55,7 +56,7 @@ def write_page(report: Report, head: TaskHead, predictions: Predictions, curves:
         verdict=verdict(report),
         protocol=protocol(report.run["data"]["split"]),
         overall=[report.primary, *(name for name in names if name != report.primary)],
-        by_class=[name for name in report.scores if name not in names],
+        by_class=report.by_class,
         notes=list(_notes(report)),
         slice_plots=list(_slice_plots(report)),
         curves=_curves(report, curves),
@@ -70,17 +71,18 @@ def write_page(report: Report, head: TaskHead, predictions: Predictions, curves:
     report.html.write_text(page, encoding="utf-8")
 
 
-def render(template: str, *, of: str = "heliostat.evaluate", **values: Any) -> str:
+def render(template: str, *, of: str = "heliostat.evaluate", by_class: Sequence[str] = (), **values: Any) -> str:
     """A page from a template of the room `of`, in the style that all of them share. Everything is escaped."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
     room = resources.files("heliostat.evaluate")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": number, "signed": signed, "metric": metric_name, "svg": Markup}
+    environment.filters |= {"number": number, "signed": signed, "svg": Markup}
+    environment.filters["metric"] = partial(metric_name, by_class=by_class)
     style = Markup(room.joinpath("style.css").read_text("utf-8"))
     text = resources.files(of).joinpath(template).read_text("utf-8")
-    return environment.from_string(text).render(style=style, **values)
+    return environment.from_string(text).render(style=style, by_class=by_class, **values)
 
 
 def _classification(head: TaskHead, predictions: Predictions) -> dict[str, str]:
@@ -100,9 +102,10 @@ def _classification(head: TaskHead, predictions: Predictions) -> dict[str, str]:
 
 def _slice_plots(report: Report) -> Iterator[SlicePlot]:
     names = {MODEL: report.name} | {address: address for address in report.baselines}
+    metric, whole = metric_name(report.primary, report.by_class), report.scores[report.primary].value
     for column, grouped in groupby(report.slices, key=lambda each: each.column):
         found = list(grouped)
-        svg = plots.by_slice(found, metric_name(report.primary), report.scores[report.primary].value, names)
+        svg = plots.by_slice(found, metric, whole, names)
         yield SlicePlot(column, svg, sum(each.rows for each in found))
 
 
@@ -120,7 +123,7 @@ def drift_word(psi: float) -> str:
 def _curves(report: Report, path: Path | None) -> str:
     found = read_curves(path) if path and path.is_file() else {}
     return (
-        plots.curves(found, report.primary, metric_name(report.primary))
+        plots.curves(found, report.primary, metric_name(report.primary, report.by_class))
         if "loss" in found or "valid/loss" in found
         else ""
     )
@@ -132,7 +135,7 @@ def verdict(report: Report) -> str:
         return "No baseline was set beside it."
     address, differences = next(iter(report.differences.items()))
     difference = differences[report.primary]
-    name = metric_name(report.primary)
+    name = metric_name(report.primary, report.by_class)
     if not math.isfinite(difference.value):
         return f"The {name} of one of the two is undefined on these rows."
     span = f"95 % interval {signed(difference.low)} to {signed(difference.high)}"
@@ -162,7 +165,7 @@ def _notes(report: Report) -> Iterator[str]:
     never, sometimes = [], []
     for owner, scores in {"": report.scores, **report.baselines}.items():
         for name, score in scores.items():
-            words = f"{metric_name(name)} of {owner}" if owner else metric_name(name)
+            words = metric_name(name, report.by_class) + (f" of {owner}" if owner else "")
             if score.left_out == report.resamples:
                 never.append(words)
             elif score.left_out:
@@ -173,12 +176,12 @@ def _notes(report: Report) -> Iterator[str]:
         yield f"Undefined on some resamples, which the interval leaves out: {', '.join(sometimes)}."
 
 
-def metric_name(name: str) -> str:
-    """A metric's key as people write it."""
+def metric_name(name: str, by_class: Sequence[str] = ()) -> str:
+    """A metric's key as people write it. `by_class`: those that score one class each, whose name is at the end."""
     plain = {"macro_f1": "macro-F1", "auc": "AUC", "calibration_error": "calibration error", "ks": "KS"}
     plain |= {"latency_ms": "ms an answer", "size_mb": "megabytes"}
     for kind in ("precision", "recall"):
-        if name.startswith(f"{kind}_"):
+        if name in by_class and name.startswith(f"{kind}_"):
             return f"{kind} of {name.removeprefix(f'{kind}_')}"
     return plain.get(name, name.replace("_", " "))
 

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from heliostat.component import Row
 from heliostat.errors import DataError
 from heliostat.evaluate.disagreements import Disagreements, disagreements
-from heliostat.evaluate.evaluation import Answers, Progress, answer, drawn, primary_of
+from heliostat.evaluate.evaluation import Answers, Progress, answer, by_class, drawn, make_folder, primary_of
 from heliostat.evaluate.intervals import LEVEL, SEED, Interval, compare
 from heliostat.evaluate.report import plain
 from heliostat.evaluate.table import MODEL, tabulate
@@ -64,6 +64,8 @@ class PairedReport:
     folder: Path
     unit: str = "examples"
     """What a resample draws: examples, or groups of them that the split keeps together."""
+    by_class: Sequence[str] = ()
+    """The metrics that score one class each."""
 
     @property
     def html(self) -> Path:
@@ -110,26 +112,33 @@ class PairedReport:
 
 
 def compare_models(
-    first: Side, second: Side, out: Path, *, rows_name: str = "test", on_progress: Progress | None = None
+    first: Side,
+    second: Side,
+    out: Path,
+    *,
+    rows_name: str = "test",
+    resamples: int | None = None,
+    on_progress: Progress | None = None,
 ) -> PairedReport:
     """Score two models on the same rows and write `compare.html`, `compare.json` and `predictions.parquet`.
 
-    Raises DataError when the rows, targets or classes of the two are not the same, or they share no metric.
+    `resamples` of the intervals, or those of the first model's run. Raises DataError when the rows, targets or classes
+    of the two are not the same, they share no metric, or `out` cannot be made; all before anything is predicted.
     """
     from heliostat.evaluate.compare_page import write_page
 
     second = second._replace(examples=_aligned(first, second), ids=first.ids)
     metrics = _shared_metrics(first, second)
     head = first.answers.head
+    make_folder(out)
     answers = {
         name: answer(side.answers.predict, side.answers.head, side.examples, side.name, on_progress)
         for name, side in ((MODEL, first), (_OTHER, second))
     }
     predictions = tabulate(head, first.ids, first.examples, answers, ())
-    count = first.answers.run.evaluate.resamples
+    count = resamples or first.answers.run.evaluate.resamples
     unit, groups = drawn(first.answers.run, first.examples)
     compared = compare(predictions.views(), metrics, count, groups=groups)
-    out.mkdir(parents=True, exist_ok=True)
     report = PairedReport(
         first=first.name,
         second=second.name,
@@ -144,6 +153,7 @@ def compare_models(
         disagreements=disagreements(head, first.ids, first.examples, answers[MODEL], answers[_OTHER]),
         folder=out,
         unit=unit,
+        by_class=by_class(metrics),
     )
     predictions.write(report.table)
     text = json.dumps(plain(report.values()), ensure_ascii=False, indent=1, allow_nan=False)

@@ -10,7 +10,7 @@
     primary      the metric by which the best checkpoint was chosen
     interval     {level, resamples, seed, method}: how every interval was made
     scores       {metric: {value, low, high, left_out}}; left_out: resamples on which it was undefined; null: undefined
-    baselines    {address: {metric: {...}}}, on the same rows, fitted on the same train split
+    baselines    {address: {metric: {...}}}, on the same rows, fitted on what the model learned from
     differences  {address: {metric: {...}}}, model minus baseline on the same resamples
     slices       [{column, value, rows, metric, scores: {model or address: {...}}}]
     mistakes     [{id, target, label, confidence, target_probability, text}], the surest first; text '' if private
@@ -76,6 +76,8 @@ class Report:
     """What each step of cleaning and balancing touched."""
     unit: str = "examples"
     """What a resample draws: examples, or groups of them that the split keeps together."""
+    by_class: Sequence[str] = ()
+    """The metrics that score one class each."""
 
     @property
     def html(self) -> Path:
@@ -95,7 +97,7 @@ class Report:
     def summary_rows(self, baseline: str | None = None) -> list[SummaryRow]:
         """The scores of the whole (not those by class), the primary one first, beside one baseline (else the first)."""
         address = baseline or next(iter(self.baselines), None)
-        names = [self.primary, *(name for name in overall(self.scores) if name != self.primary)]
+        names = [self.primary, *(name for name in overall(self.scores, self.by_class) if name != self.primary)]
         return [
             SummaryRow(
                 name,
@@ -144,9 +146,9 @@ class Report:
         self.json.write_text(text + "\n", encoding="utf-8")
 
 
-def overall(names: Mapping[str, Any]) -> list[str]:
-    """The metrics of the whole: all but precision and recall of each class."""
-    return [name for name in names if not name.startswith(("precision_", "recall_"))]
+def overall(names: Mapping[str, Any], by_class: Sequence[str]) -> list[str]:
+    """The metrics of the whole: all but those of one class each."""
+    return [name for name in names if name not in by_class]
 
 
 def _intervals(scores: Mapping[str, Interval]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from heliostat.evaluate.intervals import Groups, Interval, compare
@@ -64,7 +64,7 @@ def groups(column: pd.Series) -> pd.Series:
     if numbers and column.nunique() > MAX_VALUES:
         ranges = pd.qcut(column, RANGES, duplicates="drop", precision=1)
         bounds = [column[ranges == each] for each in ranges.cat.categories]
-        return ranges.cat.rename_categories([f"{inside.min():g} to {inside.max():g}" for inside in bounds])
+        return ranges.cat.rename_categories(_spans([(inside.min(), inside.max()) for inside in bounds]))
     named = column.map(_name, na_action="ignore").astype(object).where(column.notna(), "(none)")
     if not numbers:
         return named
@@ -72,5 +72,17 @@ def groups(column: pd.Series) -> pd.Series:
     return named.astype(pd.CategoricalDtype([*dict.fromkeys(in_order), "(none)"], ordered=True))
 
 
+def _spans(bounds: Sequence[tuple[float, float]]) -> list[str]:
+    """The ranges in as few digits as tell them apart: six, or more where large values lie close."""
+    for digits in range(6, 18):
+        names = [f"{low:.{digits}g} to {high:.{digits}g}" for low, high in bounds]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
 def _name(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    short = f"{value:g}"
+    return short if float(short) == value else repr(float(value)).removesuffix(".0")

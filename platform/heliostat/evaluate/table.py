@@ -82,7 +82,8 @@ def tabulate(
 
     columns: dict[str, Any] = {"id": pd.array(ids, dtype="uint64")}
     columns |= {f"target_{name}": [example.get(name) for example in examples] for name in head.target_fields}
-    columns |= {f"slice_{name}": _carried(name, examples) for name in slices}
+    check_slices(slices, examples)
+    columns |= {f"slice_{name}": [example.get(name) for example in examples] for name in slices}
     shared = tuple(columns)
     fields: dict[str, dict[str, str]] = {}
     for model, rows in answers.items():
@@ -93,10 +94,16 @@ def tabulate(
     return Predictions(pd.DataFrame(columns), shared, fields)
 
 
-def _carried(name: str, examples: Sequence[Row]) -> list[Any]:
-    if not any(name in example for example in examples):
-        there = sorted({field for example in examples[:100] for field in example})
-        guess = closest(name, there)
-        hint = f"Did you mean '{guess}'?" if guess else f"There are: {', '.join(there)}."
-        raise DataError(f"evaluate.slices: no example carries a column '{name}'. {hint}")
-    return [example.get(name) for example in examples]
+def carried(name: str, examples: Sequence[Row]) -> bool:
+    """Whether any example has a field or column of this name."""
+    return any(name in example for example in examples)
+
+
+def check_slices(slices: Sequence[str], examples: Sequence[Row]) -> None:
+    """Raises DataError for a slice that no example carries."""
+    for name in slices:
+        if not carried(name, examples):
+            there = sorted({field for example in examples[:100] for field in example})
+            guess = closest(name, there)
+            hint = f"Did you mean '{guess}'?" if guess else f"There are: {', '.join(there)}."
+            raise DataError(f"evaluate.slices: no example carries a column '{name}'. {hint}")

@@ -54,6 +54,7 @@ class OfTop:
 
     def __init__(self, metric: Any) -> None:
         self.metric = metric
+        self.label: str | None = getattr(metric, "label", None)
 
     def __call__(self, table: pd.DataFrame) -> float:
         """The score of one table."""

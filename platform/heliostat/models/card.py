@@ -155,7 +155,7 @@ def _scores(version: ModelVersion) -> str:
     table = _table(("score", "this model", *(f"baseline {address}" for address in baselines)), rows)
     if all(name.startswith("valid/") for name in version.scores):
         return f"{table}\n\nOf the valid split, which the checkpoint was chosen on: there is no test split."
-    how = "In brackets: the 95 % bootstrap interval. Baselines are fitted on the same train split."
+    how = "In brackets: the 95 % bootstrap interval. Baselines are fitted on what it learned from."
     return f"{table}\n\nOf the test split. {how}"
 
 

@@ -13,6 +13,7 @@ from heliostat.data.split import normalised
 from heliostat.errors import DataError, PredictError
 from heliostat.plugin import Record, TaskHead
 from heliostat.predict.predictor import Predictor
+from heliostat.predict.sinks import staged
 from heliostat.run.cleaning import text_fields
 
 Writer = Callable[[Sequence[str]], list[str | None]]
@@ -68,10 +69,11 @@ def paraphrased(rows: Iterable[Row], field: str, writers: Sequence[Writer]) -> I
 def write_with_paraphrases(prepared: Prepared, field: str, writers: Sequence[Writer], out: Path) -> dict[str, int]:
     """All examples as JSON lines with their split, and behind them those of train in other words; counts by origin.
 
+    The file is there when it is whole. Raises DataError when it cannot be written.
     Valid and test are as they were, so a run that reads the file by `split: {by: column, column: split}` cannot leak.
     """
     counts = {"source": 0, "paraphrase": 0}
-    with out.open("w", encoding="utf-8") as file:
+    with staged(out) as path, path.open("w", encoding="utf-8") as file:
 
         def put(row: Row, split: str, origin: str) -> None:
             counts[origin] += 1

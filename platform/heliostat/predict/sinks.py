@@ -216,19 +216,29 @@ def open_sink(out: Path, kinds: dict[str, str], schema: Any = None) -> Iterator[
     DataError for an ending that names no format.
     """
     kind = sink_of(out)
-    staged = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        sink = kind(staged, kinds, schema)
+    with staged(out) as path:
+        sink = kind(path, kinds, schema)
         try:
             yield sink
         finally:
             sink.close()
-        staged.replace(out)
+
+
+@contextmanager
+def staged(out: Path) -> Iterator[Path]:
+    """A path to write that becomes the file `out` when the block ends well, and is gone when it does not.
+
+    Raises DataError when it cannot be written.
+    """
+    path = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        yield path
+        path.replace(out)
     except OSError as error:
         raise DataError(f"--out {out} cannot be written: {error.strerror or error}.") from error
     finally:
-        staged.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
 
 def flat(prediction: Row, name: str = ADDED) -> Row:

@@ -199,7 +199,7 @@ class EvaluateSettings(Settings):
     """What the report holds."""
 
     baselines: tuple[BaselineSpec, ...] | None = None
-    """Models to set beside ours, fitted on the same train split; None takes those that the head names."""
+    """Models to set beside ours, fitted on what the model learned from; None takes those that the head names."""
     slices: tuple[str, ...] = ()
     """Columns of the record (or fields of the example) by whose values scores are shown."""
     resamples: Count = 1000

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from heliostat.component import closest
-from heliostat.errors import RunError, TrainError
+from heliostat.errors import RunError, TrainError, told
 from heliostat.home import home
 from heliostat.run import Run, check
 
@@ -27,18 +27,20 @@ def runs_folder() -> Path:
 
 
 def create(run: Run, run_id: str | None = None) -> Path:
-    """The folder of a new run. Raises TrainError when `run_id` is taken or no plain name."""
+    """The folder of a new run. Raises TrainError when `run_id` is taken or no plain name, or nothing can be written."""
     run_id = run_id or f"{run.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     if not _ID.fullmatch(run_id):
         raise TrainError(f"'{run_id}' is no run id: lower-case letters, digits, '.', '_' and '-'.")
     folder = runs_folder() / run_id
     try:
         folder.mkdir(parents=True)
+        (folder / "run.json").write_text(json.dumps(run.dump(), indent=1, ensure_ascii=False), encoding="utf-8")
     except FileExistsError:
         raise TrainError(
             f"the run '{run_id}' exists. Continue it with --resume {run_id}, or choose another id."
         ) from None
-    (folder / "run.json").write_text(json.dumps(run.dump(), indent=1, ensure_ascii=False), encoding="utf-8")
+    except OSError as error:
+        raise TrainError(told(error, folder)) from error
     return folder
 
 

@@ -58,6 +58,7 @@ def write_page(sweep: Sweep, compared: PairedReport | None = None) -> Path:
         default=next((_row(trial, sign, metrics) for trial in trials if trial.is_default and trial.best), None),
         gain=_gain(sweep, sign),
         compared=compared,
+        by_class=compared.by_class if compared else (),
         tested=verdict(compared) if compared else why_unknown(sweep),
         shown=_shown(compared),
         better=better,
@@ -93,7 +94,8 @@ def _shown(compared: PairedReport | None) -> list[str]:
     """The metrics of the whole, the primary one first."""
     if compared is None:
         return []
-    return [compared.primary, *(name for name in overall(compared.differences) if name != compared.primary)]
+    names = overall(compared.differences, compared.by_class)
+    return [compared.primary, *(name for name in names if name != compared.primary)]
 
 
 def _spared(trials: Sequence[Trial]) -> float:
