@@ -149,6 +149,9 @@ class TaskHead(Fitted):
     """The record it answers with."""
     target_fields: ClassVar[tuple[str, ...]] = ()
     """Fields of an example that are learned and not asked for, as `label`."""
+    class_fields: ClassVar[tuple[str, ...]] = ()
+    """Those of the target fields that hold the name of a class, or a list of names. Examples hold them as text, however
+    the source does: the number 1 (or 1.0) is the class `1`, true is `true`."""
     samples: ClassVar[tuple[Row, ...]] = ()
     """Made-up records of the form `takes`: the demo's examples and the golden requests of every checkpoint."""
     baselines: ClassVar[tuple[str, ...]] = ()

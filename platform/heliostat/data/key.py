@@ -18,7 +18,7 @@ from heliostat.plugin import DataAdapter, Encoder, TaskHead
 from heliostat.registry import entry_points, find
 from heliostat.run import Run
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 """Raised with every change in `data/` after which the same input gives other examples, splits or shards."""
 
 _LATER = {"adapter"}
