@@ -187,6 +187,9 @@ class TaskHead(Fitted):
     def fit(self, examples: Iterable[Row]) -> None:
         """Learn what targets need (the set of labels) from the train examples. `examples` may be iterated once."""
 
+    def check_split(self, split: str, examples: Iterable[Row]) -> None:
+        """Raise DataError where `split` (valid or test, and not empty) holds nothing to score an answer by."""
+
     def read(self, examples: Sequence[Row]) -> list[Encoded]:
         """Columns that the head itself reads from each record, beside the encoder's: in training and in requests."""
         return [{} for _ in examples]
