@@ -268,7 +268,7 @@ def test_what_is_learned_after_a_history_leaves_the_sampled_softmax_as_it_is(tmp
 
 def test_gradients_of_sampled_items_are_the_same_whatever_threads_do() -> None:
     small, threads = Small(negatives=512), torch.get_num_threads()
-    batch, found = small.batch([*TRAIN, {"history": ["i1"], "next": [*TRAIN[0]["history"]] * 40}]), []
+    batch, found = small.batch(TRAIN), []
     torch.set_num_threads(4)
     try:
         for _ in range(6):
