@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, get_args
@@ -9,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Self, get_args
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
@@ -49,6 +51,24 @@ def _plain_name(name: str) -> str:
 
 Name = Annotated[str, AfterValidator(_plain_name), WithJsonSchema({"type": "string", "pattern": f"^{_NAME.pattern}$"})]
 """A name that may become a path, a route and an alias: lower-case letters, digits, `.`, `_`, `-`."""
+
+
+def as_class(value: Any) -> Any:
+    """What a class is called whose cell holds a number or a truth: `1` (of 1 and of 1.0), `0.5`, `true`; else itself.
+
+    A column of whole numbers becomes one of fractions when a cell is missing, and its classes keep their names.
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        return str(value)
+    return value
+
+
+ClassName = Annotated[str, BeforeValidator(as_class)]
+"""The name of a class in settings, where `1` and `true` may be written without quotes."""
 
 
 def closest(word: str, choices: list[str]) -> str | None:

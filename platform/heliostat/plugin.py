@@ -150,6 +150,9 @@ class TaskHead(Fitted):
     """The record it answers with."""
     target_fields: ClassVar[tuple[str, ...]] = ()
     """Fields of an example that are learned and not asked for, as `label`."""
+    class_fields: ClassVar[tuple[str, ...]] = ()
+    """Those of the target fields that hold the name of a class, or a list of names. Examples hold them as text, however
+    the source does: the number 1 (or 1.0) is the class `1`, true is `true`."""
     samples: ClassVar[tuple[Row, ...]] = ()
     """Made-up records of the form `takes`: the demo's examples and the golden requests of every checkpoint."""
     baselines: ClassVar[tuple[str, ...]] = ()
@@ -184,6 +187,9 @@ class TaskHead(Fitted):
 
     def fit(self, examples: Iterable[Row]) -> None:
         """Learn what targets need (the set of labels) from the train examples. `examples` may be iterated once."""
+
+    def check_split(self, split: str, examples: Iterable[Row]) -> None:
+        """Raise DataError where `split` (valid or test, and not empty) holds nothing to score an answer by."""
 
     def read(self, examples: Sequence[Row]) -> list[Encoded]:
         """Columns that the head itself reads from each record, beside the encoder's: in training and in requests."""

@@ -115,3 +115,24 @@ def test_a_mask_that_is_longer_than_the_pool_of_bits_drops_as_many(monkeypatch: 
     masks = [draw_mask(torch.Size([count]), 0.25, torch.float32) for count in (0, 1, 1000, 4321)]
     assert [len(each) for each in masks] == [0, 1, 1000, 4321]
     assert float((masks[-1] == 0).double().mean()) == pytest.approx(0.25, abs=0.05)
+
+
+def test_one_long_text_does_not_stretch_the_short_ones_beside_it() -> None:
+    lengths = (10,) * 766 + (512,)
+    pairs = pairing(lengths, None, 1, torch.device("cpu"))
+    padded = sum(group.batch * group.length * group.size for group in pairs.groups)
+    assert padded <= 512**2 + 766 * 16**2
+    assert len(pairs.groups) <= 7
+    alike = pairing(tuple(range(40, 80)) * 3, None, 1, torch.device("cpu"))
+    assert len(alike.groups) == 6, "where lengths are alike there are no more groups than before"
+
+
+def test_attention_over_lengths_far_apart_is_that_of_each_text() -> None:
+    torch.manual_seed(4)
+    lengths = (3, 400, 1, 30, 2, 260, 5)
+    states = torch.randn(sum(lengths), 3 * 8)
+    ours = attend((states,), pairing(lengths, None, 2, states.device)).split(lengths)
+    for mine, part in zip(ours, states.split(lengths), strict=True):
+        query, key, value = part.view(len(part), 3, 2, 4).permute(1, 2, 0, 3).unbind(0)
+        alone = nn.functional.scaled_dot_product_attention(query, key, value)
+        assert torch.allclose(mine, alone.transpose(0, 1).flatten(1), atol=1e-5)

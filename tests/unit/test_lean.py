@@ -74,3 +74,9 @@ def test_other_models_go_their_own_way(config: BertConfig) -> None:
         lighten(module)
         assert module.lean is None
         assert torch.equal(module(batch).states, before)
+
+
+def test_a_model_of_few_places_is_tried_on_texts_that_it_can_hold() -> None:
+    module = module_of(BertConfig(**SIZE, num_hidden_layers=2, max_position_embeddings=8))
+    lighten(module)
+    assert module.lean is not None

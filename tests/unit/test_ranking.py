@@ -53,6 +53,11 @@ class Small:
             return self.model.predict(collate(encoded, np.zeros(len(histories), dtype=np.uint64)))
 
 
+def table_of_texts(folder: Path) -> str:
+    (folder / "items.csv").write_text("item,text\ni1,red bag\ni2,red cup\nnew,red bag\n", encoding="utf-8")
+    return str(folder / "items.csv")
+
+
 def test_every_place_learns_the_next_item_and_the_last_one_nothing() -> None:
     small = Small()
     batch = small.batch([{"history": ["i1", "i2", "i3"], "next": []}, {"history": [], "next": []}])
@@ -83,9 +88,7 @@ def test_the_loss_is_the_softmax_over_the_whole_catalogue() -> None:
 
 
 def test_new_items_are_no_wrong_answers_in_training_and_may_be_what_came_after(tmp_path: Path) -> None:
-    texts = tmp_path / "items.csv"
-    texts.write_text("item,text\ni1,red bag\ni2,red cup\nnew,red bag\n", encoding="utf-8")
-    small = Small(texts=str(texts))
+    small = Small(texts=table_of_texts(tmp_path))
     new = small.encoder.catalogue.numbers(["new"])[0]
     features = small.model.eval().encoder(small.batch(TRAIN))
     logits = F.linear(features.states, features.embedding[1:new])
@@ -247,3 +250,41 @@ def test_what_is_fitted_is_saved(tmp_path: Path) -> None:
     assert again.relations.names == small.head.relations.names
     assert again.relations.similar("i0") == small.head.relations.similar("i0")
     np.testing.assert_array_equal(again.relations.linear["values"], small.head.relations.linear["values"])
+
+
+def test_what_is_learned_after_a_history_leaves_the_sampled_softmax_as_it_is(tmp_path: Path) -> None:
+    small, after = (
+        Small(texts=table_of_texts(tmp_path), negatives=4),
+        [{"history": ["i2", "new"], "next": ["new", "i3"]}],
+    )
+    small.model.encoder.text_only = 0.0
+    together, first, second = (small.model(small.batch(each))["loss"] for each in ([*TRAIN, *after], TRAIN, after))
+    torch.testing.assert_close(together, first + second)
+    assert small.head.counts(small.batch(after)) == {"loss": 2.0}
+    held_out = small.batch([{"history": ["i2", "new", "i3"], "next": []}])  # by a split that cuts no sequence
+    assert small.head.counts(held_out) == {"loss": 2.0}, "nothing that is learned against is the new item"
+    assert bool(small.model.eval()(held_out)["loss"].isfinite())
+
+
+def test_gradients_of_sampled_items_are_the_same_whatever_threads_do() -> None:
+    small, threads = Small(negatives=512), torch.get_num_threads()
+    batch, found = small.batch(TRAIN), []
+    torch.set_num_threads(4)
+    try:
+        for _ in range(6):
+            small.model.zero_grad()
+            small.model(batch)["loss"].backward()
+            found.append([weights.grad.clone() for weights in small.model.parameters()])
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(one, first) for each in found for one, first in zip(each, found[0], strict=True))
+
+
+def test_the_linear_term_holds_the_items_of_histories_alone(tmp_path: Path) -> None:
+    texts = table_of_texts(tmp_path)
+    small, plain = Small(k=10, texts=texts, linear={"weight": 2.0, "l2": 5.0}), Small(k=10, texts=texts)
+    assert small.encoder.catalogue.size == 11
+    assert small.model.head.get_buffer("linear").shape == (10, 10)
+    plain.model.load_state_dict(small.model.state_dict())
+    assert small.answers(["new"]) == plain.answers(["new"]), "what has a text alone says nothing linear"
+    assert small.answers(["i1"])[0]["scores"] != plain.answers(["i1"])[0]["scores"]

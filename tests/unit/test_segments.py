@@ -180,3 +180,8 @@ def test_the_baseline_answers_each_text() -> None:
     answers = baseline.predict([{"texts": ["one two", "four"]}])
     assert [len(row["labels"]) for row in answers] == [2]
     assert answers[0]["labels"] == ["a", "b"]
+
+
+def test_a_linear_model_beside_it_is_refused() -> None:
+    with pytest.raises(ValueError, match="lexical has no effect beside a list of texts: leave it out"):
+        SegmentLabels.Config.model_validate({"lexical": {"weight": 1.0}})

@@ -109,3 +109,13 @@ def test_a_limit_keeps_the_parts_of_a_sequence_together(tmp_path: Path, monkeypa
 def test_an_unknown_setting_of_the_split_is_named() -> None:
     with pytest.raises(RunError, match="Did you mean 'test'"):
         load("sentiment/tiny", ["data.split={by: sequence, tets: 0.2}"])
+
+
+def test_a_ranking_of_which_nothing_follows_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from heliostat.ingest import prepare
+
+    monkeypatch.setenv("HELIOSTAT_HOME", str(tmp_path / "home"))
+    values = items_run(tmp_path)
+    values["data"]["split"] = {"by": "hash", "valid": 0.3, "test": 0}
+    with pytest.raises(DataError, match=r"in the valid split none did: .* Set data.split.by=sequence"):
+        prepare(check(values))

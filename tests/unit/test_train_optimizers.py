@@ -179,3 +179,9 @@ def test_an_optimizer_survives_the_round_trip_and_takes_overrides() -> None:
     checked = run(**values["train"])
     assert checked.train.optimizer.model_dump()["momentum"] == 0.9
     assert check(checked.dump()) == checked
+
+
+def test_muon_takes_no_bag_of_words_and_no_rows_of_biases() -> None:
+    model = nn.Sequential(nn.EmbeddingBag(30, 8), nn.Linear(8, 8), nn.Embedding(50, 8))
+    model.register_parameter("gap", nn.Parameter(torch.zeros(4, 8)))
+    assert hidden_matrices(model) == {model[1].weight}

@@ -11,7 +11,10 @@ from heliostat.plugin import DataAdapter
 
 
 class Columns(DataAdapter):
-    """Each field of the example is a column of the source: `{type: core.columns, text: review_body, label: stars}`."""
+    """Each field of the example is a column of the source: `{type: core.columns, text: review_body, label: stars}`.
+
+    A class may be a number or a truth: it goes by its text, as `5` or `true`.
+    """
 
     class Config(Settings):
         """Each key is a field of the example, its value the column that fills it. None: the record is the example."""

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import ValidationError
 
-from heliostat.component import Row
+from heliostat.component import Row, as_class
 from heliostat.data.clean import NOTHING_LEFT, Cleaner
 from heliostat.data.missing import AbsentColumn, missing
 from heliostat.data.moments import comparable
@@ -86,7 +86,8 @@ class ExampleMaker:
             if absent:
                 return Reject(place, f"{absent[0]}: is missing")
             # What a request would give the encoder, defaults and conversions included.
-            return self._cleaned(Example(place, plain(values | taken.model_dump()), plain(carried)))
+            held = with_classes(plain(values | taken.model_dump()), self.head.class_fields)
+            return self._cleaned(Example(place, held, plain(carried)))
         except ValidationError as error:
             detail = error.errors(include_url=False, include_input=False, include_context=False)[0]
             key = ".".join(map(str, detail["loc"]))
@@ -133,6 +134,14 @@ def plain(values: Mapping[str, Any]) -> Row:
     text.encode("utf-8")  # refuses lone surrogates
     row: Row = json.loads(text)
     return row
+
+
+def with_classes(values: Row, fields: Sequence[str]) -> Row:
+    """The values, with the names of classes in `fields` as text: what is learned is then what is answered."""
+    for name in fields:
+        value = values.get(name)
+        values[name] = [as_class(each) for each in value] if isinstance(value, list) else as_class(value)
+    return values
 
 
 def _simple(value: Any) -> Any:

@@ -65,6 +65,7 @@ class Preparation:
         maker = ExampleMaker(parts.adapter, parts.head, columns, carried, Cleaner.of(self.run))
         with RejectLog(self.work / "rejected.jsonl") as self.rejects:
             self._divide(self._read(maker))
+            self._check_splits(parts.head)
             self._fit(parts.encoder, parts.head)
             counts = {split: self._encode(split, parts.encoder, parts.head) for split in SPLITS}
             self._refuse_rejects(maker)
@@ -155,6 +156,12 @@ class Preparation:
         wholes = np.flatnonzero(np.arange(count) == firsts)
         chosen = wholes[np.argsort(ids[wholes], kind="stable")[:limit]]
         return np.flatnonzero(np.isin(firsts, chosen))
+
+    def _check_splits(self, head: TaskHead) -> None:
+        for split in SPLITS[1:]:
+            path = self.work / "spool" / f"{split}.parquet"
+            if num_rows(path):
+                head.check_split(split, read_values(path))
 
     def _fit(self, encoder: Encoder, head: TaskHead) -> None:
         train = self.work / "spool" / "train.parquet"

@@ -21,7 +21,9 @@ from heliostat.shapes import familiar
 Lengths = npt.NDArray[np.int64]
 
 _MAX_GROUPS = 6
-"""Groups of a batch; more of them waste less on padding and cost more calls."""
+"""Groups of a batch whose lengths are alike; more of them waste less on padding and cost more calls."""
+_WORTH_A_GROUP = 2**15
+"""Scores of a head that must be saved for one more group: below it the calls take longer than the padding."""
 
 
 class Group(NamedTuple):
@@ -131,11 +133,29 @@ def _mask(query: Lengths, key: Lengths, causal: bool, window: int | None, device
 
 
 def _cut(lengths: Lengths, others: Lengths) -> list[Lengths]:
-    """Rows in groups of similar lengths, longest first, with about equal counts of tokens."""
+    """Rows in groups of similar lengths, longest first, with about equal counts of tokens.
+
+    A group ends early where one text is far longer than those behind it: all would be padded to its length.
+    """
     order = np.lexsort((others, lengths))[::-1]
     used = np.cumsum((lengths + others)[order])
     bounds = np.searchsorted(used, used[-1] * np.arange(1, _MAX_GROUPS) / _MAX_GROUPS) if len(order) else []
-    return [part for part in np.split(order, bounds) if len(part)]
+    found = []
+    for part in np.split(order, bounds):
+        while len(part):
+            like = int((2 * lengths[part] >= lengths[part[0]]).sum())  # of the others more than half would be padding
+            rest = part[like:]
+            saved = len(rest) * (_room(part, lengths, others) - _room(rest, lengths, others))
+            if saved < _WORTH_A_GROUP:
+                like, rest = len(part), part[:0]
+            found.append(part[:like])
+            part = rest
+    return found
+
+
+def _room(rows: Lengths, lengths: Lengths, others: Lengths) -> int:
+    """Scores of each example of a group, padding included."""
+    return familiar(int(lengths[rows].max(initial=1))) * familiar(int(others[rows].max(initial=1)))
 
 
 def _padded(starts: Lengths, lengths: Lengths) -> Lengths:

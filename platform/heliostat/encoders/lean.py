@@ -96,8 +96,9 @@ class LeanBert:
     @torch.inference_mode()
     def _is_alike(self, transformer: Any) -> bool:
         """Whether two short examples come out as from the model itself."""
-        layout = Layout.of((11, 7), torch.device("cpu"))
-        ids = torch.arange(18) * 7919 % len(self._words)
+        most = len(self._positions)
+        layout = Layout.of((min(11, most), min(7, most)), torch.device("cpu"))
+        ids = torch.arange(len(layout.positions)) * 7919 % len(self._words)
         with torch.autocast("cpu", torch.bfloat16):
             asked = {"position_ids": layout.positions.unsqueeze(0), "layout": layout}
             theirs = transformer(input_ids=ids.unsqueeze(0), **asked).last_hidden_state[0].float()

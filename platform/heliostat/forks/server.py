@@ -82,14 +82,14 @@ class Server:
                     if forked is not None:
                         return forked
 
-    def fork(self) -> bool:
-        """Whether this is the fork."""
+    def fork(self) -> int:
+        """The number of the fork, and 0 in it."""
         child = os.fork()
         if child:
             self.children.add(child)
         else:
             self.children.clear()
-        return not child
+        return child
 
     def _reap(self) -> None:
         """Let ended forks go, as Ray takes what still has a number for alive."""
@@ -140,7 +140,7 @@ class First:
         for _ in range(2):
             if key not in self._seconds:
                 ours, theirs = socket.socketpair()
-                if self.server.fork():
+                if not self.server.fork():
                     for each in (ours, *self._seconds.values()):
                         each.close()
                     return key, theirs
@@ -166,13 +166,16 @@ class Second:
         order = _read(connection)
         if order is None:
             return None
-        is_whole = self.can_fork and can_be_forked()
-        if is_whole and self.server.fork():
+        child = self.server.fork() if self.can_fork and can_be_forked() else None
+        if child == 0:
             return order
         for stream in order.streams:
             os.close(stream)
-        if is_whole:
-            connection.send(b"1")
+        if child is not None:
+            try:
+                connection.send(b"1")
+            except OSError:  # who asked has died meanwhile: nobody waits for the fork, or ends it
+                os.kill(child, signal.SIGKILL)
         return None
 
 

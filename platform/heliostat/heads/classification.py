@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from heliostat.batch import Batch, Encoded
-from heliostat.component import LATER, Row, Settings, closest, no_effect
+from heliostat.component import LATER, ClassName, Row, Settings, closest, no_effect
 from heliostat.errors import DataError
 from heliostat.features import FeatureSpec, PooledFeatures
 from heliostat.heads.decision import Decision, fit_decision
@@ -42,7 +42,7 @@ class Classification(TaskHead):
     class Config(Settings):
         """Settings of a classification."""
 
-        labels: tuple[str, ...] | None = None
+        labels: tuple[ClassName, ...] | None = None
         """The classes in order; None takes those that the train examples have."""
         dropout: Annotated[float, Field(ge=0.0, lt=1.0), LATER] = 0.1
         class_weights: Annotated[Literal["none", "balanced", "sqrt"], LATER] = "none"
@@ -71,6 +71,7 @@ class Classification(TaskHead):
     takes: ClassVar[type[Record]] = Text
     gives: ClassVar[type[Record]] = Class
     target_fields: ClassVar[tuple[str, ...]] = ("label",)
+    class_fields: ClassVar[tuple[str, ...]] = ("label",)
     baselines: ClassVar[tuple[str, ...]] = ("core.tfidf",)
     selects: ClassVar[str] = "macro_f1"
     searched: ClassVar[Mapping[str, Any]] = {

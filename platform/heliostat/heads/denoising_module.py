@@ -8,8 +8,10 @@ from torch import Tensor, nn
 
 from heliostat.batch import Batch, Ragged
 from heliostat.component import Row
-from heliostat.features import Decoder, Seq2SeqFeatures, Vocabulary
+from heliostat.errors import HeliostatError
+from heliostat.features import Decoder, Seq2SeqFeatures, Vocabulary, WritingDecoder
 from heliostat.heads.denoising import TARGETS
+from heliostat.heads.projection import embedding_of, token_sums
 
 Sums = dict[str, Tensor]
 
@@ -28,15 +30,19 @@ class DenoisingModule(nn.Module):
 
     def measure(self, features: Seq2SeqFeatures, batch: Batch) -> tuple[Sums, Sums]:
         """The loss, with hits and count beside it."""
-        logits, asked = _forced(_decoder(features), batch.ragged(TARGETS))
-        loss = F.cross_entropy(logits, asked, reduction="sum")
-        hits = (logits.detach().argmax(-1) == asked).sum()
-        return {"loss": loss}, {"loss": loss, "hits": hits, "count": torch.tensor(float(len(asked)))}
+        whole = batch.ragged(TARGETS)
+        asked = torch.cat([piece[1:] for piece in whole.split()])
+        sums = token_sums(*_forced(features, whole), None, asked)
+        return {"loss": sums.loss}, {"loss": sums.loss, "hits": sums.hits, "count": torch.tensor(float(len(asked)))}
 
     def predict(self, features: Seq2SeqFeatures, batch: Batch) -> list[Row]:
         """Each text as it is written again."""
-        logits, asked = _forced(_decoder(features), features.tokens)
-        losses = F.cross_entropy(logits, asked, reduction="none").split([n - 1 for n in features.tokens.lengths])  # type: ignore[no-untyped-call]
+        states, embedding = _forced(features, features.tokens)
+        parts = states.split([length - 1 for length in features.tokens.lengths])  # type: ignore[no-untyped-call]
+        losses = [
+            F.cross_entropy(F.linear(part, embedding).float(), piece[1:], reduction="none")
+            for part, piece in zip(parts, features.tokens.split(), strict=True)
+        ]
         texts = [self.vocabulary.text(ids) for ids in self._write(_decoder(features), features)]
         return [
             {"text": text, "log_likelihood": -float(each.mean()) if len(each) else 0.0}
@@ -48,7 +54,7 @@ class DenoisingModule(nn.Module):
         count = len(features.tokens)
         written = torch.full((count, 1), decoder.start_id, device=features.states.device)
         has_ended = torch.zeros(count, dtype=torch.bool, device=written.device)
-        while written.shape[1] < self.max_new_tokens and not bool(has_ended.all()):
+        while written.shape[1] <= self.max_new_tokens and not bool(has_ended.all()):
             logits = decoder.logits(Ragged.of(list(written))).view(count, written.shape[1], -1)
             best = logits[:, -1].argmax(-1).masked_fill(has_ended, decoder.end_id)
             has_ended = has_ended | (best == decoder.end_id)
@@ -57,13 +63,15 @@ class DenoisingModule(nn.Module):
         return rows
 
 
-def _decoder(features: Seq2SeqFeatures) -> Decoder:
-    assert features.decoder is not None, "an encoder that gives Seq2SeqFeatures owns a decoder"
+def _decoder(features: Seq2SeqFeatures) -> WritingDecoder:
+    if not isinstance(features.decoder, WritingDecoder):
+        raise HeliostatError(
+            "core.denoising needs a decoder with `hidden` (heliostat.features.WritingDecoder). Take core.seq2seq_text."
+        )
     return features.decoder
 
 
-def _forced(decoder: Decoder, whole: Ragged) -> tuple[Tensor, Tensor]:
-    """For each token but the last of its text, scores of the next one in fp32, and that next one."""
-    pieces = whole.split()
-    given = Ragged.of([piece[:-1] for piece in pieces])
-    return decoder.logits(given).float(), torch.cat([piece[1:] for piece in pieces])
+def _forced(features: Seq2SeqFeatures, whole: Ragged) -> tuple[Tensor, Tensor]:
+    """For each token but the last of its text the state that asks for the next one, and the table that answers."""
+    given = Ragged.of([piece[:-1] for piece in whole.split()])
+    return _decoder(features).hidden(given), embedding_of(features)

@@ -66,6 +66,7 @@ class Hierarchy(TaskHead):
     takes: ClassVar[type[Record]] = Text
     gives: ClassVar[type[Record]] = PathInTree
     target_fields: ClassVar[tuple[str, ...]] = ("path",)
+    class_fields: ClassVar[tuple[str, ...]] = ("path",)
     baselines: ClassVar[tuple[str, ...]] = ("core.tfidf_paths",)
     selects: ClassVar[str] = "macro_f1"
     searched: ClassVar[Mapping[str, Any]] = {

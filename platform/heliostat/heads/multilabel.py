@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from heliostat.batch import Batch, Encoded
-from heliostat.component import LATER, Row, Settings, closest
+from heliostat.component import LATER, ClassName, Row, Settings, closest
 from heliostat.errors import DataError
 from heliostat.features import FeatureSpec, PooledFeatures
 from heliostat.heads.classification import Text
@@ -34,7 +34,7 @@ class MultiLabel(TaskHead):
     class Config(Settings):
         """Settings of a multi-label classification."""
 
-        labels: tuple[str, ...] | None = None
+        labels: tuple[ClassName, ...] | None = None
         """The labels in order; None takes those that the train examples have."""
         threshold: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
         """Probability from which on a label applies."""
@@ -44,6 +44,7 @@ class MultiLabel(TaskHead):
     takes: ClassVar[type[Record]] = Text
     gives: ClassVar[type[Record]] = Labels
     target_fields: ClassVar[tuple[str, ...]] = ("labels",)
+    class_fields: ClassVar[tuple[str, ...]] = ("labels",)
     baselines: ClassVar[tuple[str, ...]] = ("core.tfidf_labels",)
     selects: ClassVar[str] = "micro_f1"
     searched: ClassVar[Mapping[str, Any]] = {**TaskHead.searched, "head.dropout": "quniform(0,0.3,0.1)"}

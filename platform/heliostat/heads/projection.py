@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +14,10 @@ from heliostat.errors import HeliostatError
 from heliostat.features import TokenFeatures
 from heliostat.shapes import familiar, fill_rows
 
-_LOGIT_BYTES = 2**28
+LOGIT_BYTES = 2**28
 """Memory of the logits that are there at once; what is above it is computed in pieces, and again in backward."""
+
+T = TypeVar("T")
 
 
 class TokenSums(NamedTuple):
@@ -53,22 +56,22 @@ def embedding_of(features: TokenFeatures) -> Tensor:
 
 def token_sums(states: Tensor, embedding: Tensor, bias: Tensor | None, targets: Tensor) -> TokenSums:
     """The loss and the hits of `states` [places, dim] against `targets` [places]; torch's -100 is left out."""
-    size = max(1, _LOGIT_BYTES // (4 * embedding.shape[0]))
+    size = max(1, LOGIT_BYTES // (4 * embedding.shape[0]))
     if len(targets) <= size:
         return TokenSums(*_sums(states, embedding, bias, targets))
     parts = [
-        _again(part, embedding, bias, wanted)
+        again(_sums, part, embedding, bias, wanted)
         for part, wanted in zip(states.split(size), targets.split(size), strict=True)  # type: ignore[no-untyped-call]
     ]
     return TokenSums(torch.stack([part[0] for part in parts]).sum(), torch.stack([part[1] for part in parts]).sum())
 
 
-def _again(*inputs: Any) -> tuple[Tensor, Tensor]:
-    """The sums of one piece, whose logits are dropped and computed again in backward."""
+def again(function: Callable[..., T], *inputs: Any) -> T:
+    """`function` of one piece, whose logits are dropped and computed again in backward."""
     if not torch.is_grad_enabled():
-        return _sums(*inputs)
-    sums: tuple[Tensor, Tensor] = checkpoint(_sums, *inputs, use_reentrant=False)
-    return sums
+        return function(*inputs)
+    result: T = checkpoint(function, *inputs, use_reentrant=False)
+    return result
 
 
 def _sums(states: Tensor, embedding: Tensor, bias: Tensor | None, targets: Tensor) -> tuple[Tensor, Tensor]:

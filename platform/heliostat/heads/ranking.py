@@ -11,6 +11,7 @@ from pydantic import Field
 
 from heliostat.batch import Batch, Draws, Encoded, Ragged
 from heliostat.component import LATER, Row, Settings
+from heliostat.errors import DataError
 from heliostat.features import FeatureSpec, ItemFeatures
 from heliostat.heads.item_relations import Relations
 from heliostat.plugin import Metric, Record, TaskHead
@@ -118,6 +119,14 @@ class Ranking(TaskHead):
         """Read which items go together."""
         self.relations = Relations.load(folder)
 
+    def check_split(self, split: str, examples: Iterable[Row]) -> None:
+        """Raises DataError for a split in which no item follows a history: nothing could be scored on it."""
+        if not any(example["next"] for example in examples):
+            raise DataError(
+                f"core.ranking is scored by the items that followed each history, and in the {split} split none did: "
+                "'next' is empty in all examples. Set data.split.by=sequence, which cuts them off the histories' ends."
+            )
+
     def encode(self, examples: Sequence[Row], spec: FeatureSpec) -> list[Encoded]:
         """The items that followed each history."""
         return [{NEXT: np.array(self._next(example, spec), dtype=np.int32)} for example in examples]
@@ -132,14 +141,14 @@ class Ranking(TaskHead):
         assert spec.token_column is not None
         assert spec.vocabulary is not None
         items = batch.ragged(spec.token_column)
-        columns = {TARGETS: _followers(items, batch, draws, self.config.horizon, spec.token_column)}
+        columns = {TARGETS: _followers(items, batch, draws, self.config.horizon, spec)}
         if self.config.negatives:
             columns[NEGATIVES] = _drawn_items(items, batch, draws, self.config.negatives, spec)
         return batch.with_columns(**columns)
 
     def counts(self, batch: Batch) -> dict[str, float]:
         """The targets: places that an item follows, or items that followed a history."""
-        followed = sum(max(0, length - 1) for length in _learned_lengths(batch))
+        followed = int((batch.ragged(TARGETS).values > 0).sum())
         return {"loss": float(followed + int((batch.ragged(NEXT).values != UNKNOWN).sum()))}
 
     def module(self, spec: FeatureSpec) -> nn.Module:
@@ -160,14 +169,11 @@ class Ranking(TaskHead):
         return ranking_metrics(self.config.k, self.relations)
 
 
-def _learned_lengths(batch: Batch) -> list[int]:
-    """Places of each history, 0 for those whose targets came after them."""
-    pairs = zip(batch.ragged(TARGETS).lengths, batch.ragged(NEXT).lengths, strict=True)
-    return [0 if after else length for length, after in pairs]
+def _followers(items: Ragged, batch: Batch, draws: Draws, horizon: int, spec: FeatureSpec) -> Ragged:
+    """For each place an item that follows it, and NO_TARGET for the last, or where targets came after the history.
 
-
-def _followers(items: Ragged, batch: Batch, draws: Draws, horizon: int, column: str) -> Ragged:
-    """For each place an item that follows it, and NO_TARGET for the last, or where targets came after the history."""
+    Also where an item follows that is in no train history: it is among none of the items that are learned against.
+    """
     import torch
 
     lengths = np.asarray(items.lengths, dtype=np.int64)
@@ -175,23 +181,31 @@ def _followers(items: Ragged, batch: Batch, draws: Draws, horizon: int, column: 
     left = ends - np.arange(len(ends)) - 1  # items that follow a place
     ahead = np.ones_like(left)
     if horizon > 1:
+        assert spec.token_column is not None
         reach = np.minimum(left, horizon)
-        ahead = 1 + np.minimum((draws.uniform_like(batch, column, _TARGET_STREAM) * reach), reach - 1).astype(np.int64)
+        drawn = draws.uniform_like(batch, spec.token_column, _TARGET_STREAM)
+        ahead = 1 + np.minimum((drawn * reach), reach - 1).astype(np.int64)
     learned = np.repeat(np.asarray(batch.ragged(NEXT).lengths) == 0, lengths) & (left > 0)
     places = np.where(learned, np.arange(len(ends)) + ahead, 0)
     values = items.values.index_select(0, torch.from_numpy(places))
-    return items.with_values(values.masked_fill(~torch.from_numpy(learned), NO_TARGET))
+    return items.with_values(values.masked_fill(~torch.from_numpy(learned) | (values > _num_warm(spec)), NO_TARGET))
 
 
 def _drawn_items(items: Ragged, batch: Batch, draws: Draws, count: int, spec: FeatureSpec) -> Ragged:
     """`count` items for each place, evenly over the catalogue: [places * count]."""
     import torch
 
-    assert spec.vocabulary is not None
     assert spec.token_column is not None
-    size = getattr(spec.vocabulary, "num_warm", spec.vocabulary.size - 1)
+    size = _num_warm(spec)
     streams = range(_NEGATIVE_STREAM, _NEGATIVE_STREAM + count)
     numbers = np.stack([draws.uniform_like(batch, spec.token_column, stream) for stream in streams], axis=1)
     drawn = torch.from_numpy((numbers * size).astype(np.int64).ravel() + 1)
     lengths = tuple(length * count for length in items.lengths)
     return Ragged(drawn, items.offsets * count, lengths)
+
+
+def _num_warm(spec: FeatureSpec) -> int:
+    """The items that stand in train histories; their numbers are 1 and on."""
+    assert spec.vocabulary is not None
+    count: int = getattr(spec.vocabulary, "num_warm", spec.vocabulary.size - 1)
+    return count

@@ -14,8 +14,8 @@ from heliostat.batch import Batch, Ragged
 from heliostat.component import Row
 from heliostat.features import FeatureSpec, ItemFeatures
 from heliostat.heads.item_relations import Relations
-from heliostat.heads.projection import embedding_of
-from heliostat.heads.ranking import NEGATIVES, NEXT, NO_TARGET, TARGETS, UNKNOWN
+from heliostat.heads.projection import LOGIT_BYTES, again, embedding_of
+from heliostat.heads.ranking import NEGATIVES, NEXT, TARGETS, UNKNOWN
 
 Sums = dict[str, Tensor]
 
@@ -39,36 +39,50 @@ class RankingModule(nn.Module):
             self.register_buffer("linear", self._linear(), persistent=False)
 
     def _linear(self) -> Tensor:
-        """The linear weights by the encoder's numbers: [items + 1, items + 1]."""
+        """The linear weights by the encoder's numbers, of items that somebody took: [num_warm + 1, num_warm + 1]."""
         held = self.relations.linear
         numbers = np.array([self.catalogue.ids(name)[0] for name in self.relations.names], dtype=np.int64)
         rows = np.repeat(numbers, np.diff(held["starts"]))
-        weights = torch.zeros(self.catalogue.size, self.catalogue.size)
+        weights = torch.zeros(self.num_warm + 1, self.num_warm + 1)
         weights[torch.from_numpy(rows), torch.from_numpy(numbers[held["places"]])] = torch.from_numpy(held["values"])
         return weights
 
     def loss(self, features: ItemFeatures, batch: Batch) -> Sums:
         """The cross entropy against the catalogue, or the items drawn, summed over all targets."""
-        after = _after(features, batch)
-        states, targets = torch.cat([features.states, after[0]]), torch.cat([batch.ragged(TARGETS).values, after[1]])
         # Items that nobody has taken yet stand at the end of the table: they are no wrong answers to learn from, but
         # they may be what came after a history.
-        table = embedding_of(features)[1 : None if len(after[1]) else self.num_warm + 1]
-        places, targets = (targets > 0).nonzero().squeeze(1), targets - 1
-        if self.config.negatives and self.training and len(after[1]) == 0:
+        table = embedding_of(features)
+        warm, targets = table[1 : self.num_warm + 1], batch.ragged(TARGETS).values
+        places = (targets > 0).nonzero().squeeze(1)
+        states, wanted = features.states[places], targets[places] - 1
+        if self.config.negatives and self.training:
             drawn = batch.ragged(NEGATIVES).values.view(len(targets), -1)[places] - 1
-            return {"loss": self._sampled(states[places], targets[places], drawn, table)}
-        total = states.new_zeros((), dtype=torch.float32)
-        for part in places.split(max(1, _LOSS_BYTES // (4 * table.shape[0]))):  # type: ignore[no-untyped-call]
-            logits = F.linear(states[part], table).float()
-            smoothing = self.config.label_smoothing if self.training else 0.0
-            total = total + F.cross_entropy(logits, targets[part], reduction="sum", label_smoothing=smoothing)
+            total = self._sampled(states, wanted, drawn, warm)
+        else:
+            total = self._whole(states, wanted, warm)
+        after, followers = _after(features, batch)
+        if len(followers):
+            total = total + self._whole(after, followers - 1, table[1:])
         return {"loss": total}
+
+    def _whole(self, states: Tensor, targets: Tensor, table: Tensor) -> Tensor:
+        """Softmax over a whole table. Where all logits would not fit, those of a piece are had again in backward."""
+        smoothing = self.config.label_smoothing if self.training else 0.0
+        row = 4 * table.shape[0]
+        size = max(1, _LOSS_BYTES // row)
+        total = states.new_zeros((), dtype=torch.float32)
+        for part, wanted in zip(states.split(size), targets.split(size), strict=True):  # type: ignore[no-untyped-call]
+            if len(states) * row > LOGIT_BYTES:
+                total = total + again(_softmax, part, wanted, table, smoothing)
+            else:
+                total = total + _softmax(part, wanted, table, smoothing)
+        return total
 
     def _sampled(self, states: Tensor, targets: Tensor, drawn: Tensor, table: Tensor) -> Tensor:
         """Sampled softmax with even draws; each drawn item stands for its share of the catalogue."""
-        right = (states * table[targets]).sum(-1).float()
-        wrong = torch.einsum("pd,pnd->pn", states, table[drawn].to(states.dtype)).float()
+        # Rows are looked up as an embedding's: the gradient of an index adds up in whatever order threads come.
+        right = (states * F.embedding(targets, table)).sum(-1).float()
+        wrong = torch.einsum("pd,pnd->pn", states, F.embedding(drawn, table).to(states.dtype)).float()
         wrong = wrong.masked_fill(drawn == targets.unsqueeze(1), -torch.inf)
         stands_for = float(np.log(table.shape[0] / drawn.shape[1]))
         total = torch.logsumexp(torch.cat([right.unsqueeze(1), wrong + stands_for], 1), 1)
@@ -118,7 +132,8 @@ class RankingModule(nn.Module):
                 rows = range(first, min(first + size, len(seen)))
                 scores = F.linear(features.pooled[rows.start : rows.stop].float(), table)
                 if self.has_linear:
-                    scores += self.config.linear.weight * self._linear_scores(features.tokens, rows)
+                    said = self._linear_scores(features.tokens, rows)
+                    scores[:, : self.num_warm + 1] += self.config.linear.weight * said
                 scores[:, 0] = -torch.inf
                 if self.config.exclude_seen:
                     for place, row in enumerate(rows):
@@ -130,13 +145,13 @@ class RankingModule(nn.Module):
                     yield share[:count], numbers[:count]
 
     def _linear_scores(self, tokens: Ragged, rows: range) -> Tensor:
-        """What the linear term says of each history: [histories, items + 1]."""
+        """What the linear term says of each history: [histories, num_warm + 1]. Items with a text alone say nothing."""
         weights = self.get_buffer("linear")
         pieces = tokens.split()[rows.start : rows.stop]
         sums = []
         for piece in pieces:
             faded = self.config.linear.fade ** torch.arange(len(piece) - 1, 0, -1, device=piece.device).sub(1).float()
-            sums.append(faded @ weights[piece[1:]])
+            sums.append(faded @ weights[piece[1:].masked_fill(piece[1:] > self.num_warm, 0)])
         return torch.stack(sums)
 
 
@@ -151,6 +166,11 @@ def _seen(features: ItemFeatures) -> list[Tensor]:
 def _after(features: ItemFeatures, batch: Batch) -> tuple[Tensor, Tensor]:
     """The last state of each history once for each item that followed it, and these items; unknown ones are none."""
     column = batch.ragged(NEXT)
-    owners = torch.repeat_interleave(column.offsets.diff().long())
-    targets = column.values.masked_fill(column.values == UNKNOWN, NO_TARGET)
-    return features.pooled[owners], targets
+    known = column.values != UNKNOWN
+    owners = torch.repeat_interleave(column.offsets.diff().long())[known]
+    return F.embedding(owners, features.pooled), column.values[known]
+
+
+def _softmax(states: Tensor, targets: Tensor, table: Tensor, smoothing: float) -> Tensor:
+    logits = F.linear(states, table).float()
+    return F.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from heliostat.batch import Encoded
-from heliostat.component import LATER, Row, Settings, closest
+from heliostat.component import LATER, ClassName, Row, Settings, closest
 from heliostat.errors import DataError
 from heliostat.features import FeatureSpec, PooledFeatures
 from heliostat.heads.calibration import Calibration, fit_calibration
@@ -43,7 +43,7 @@ class Risk(TaskHead):
     class Config(Settings):
         """Settings of a risk."""
 
-        labels: tuple[str, str] = ("no", "yes")
+        labels: tuple[ClassName, ClassName] = ("no", "yes")
         """What may become of a record; the second is the event whose risk is told."""
         cost_of_miss: Annotated[float, Field(gt=0.0)] = 1.0
         """What an event costs that was not foreseen."""
@@ -59,6 +59,7 @@ class Risk(TaskHead):
     takes: ClassVar[type[Record]] = Text
     gives: ClassVar[type[Record]] = Risky
     target_fields: ClassVar[tuple[str, ...]] = ("label",)
+    class_fields: ClassVar[tuple[str, ...]] = ("label",)
     baselines: ClassVar[tuple[str, ...]] = ("core.boosting",)
     selects: ClassVar[str] = "auc"
     searched: ClassVar[Mapping[str, Any]] = {

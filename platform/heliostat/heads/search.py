@@ -86,7 +86,9 @@ def beam_search(
 ) -> list[list[Hypothesis]]:
     """Up to `beams` texts a source, best first (Graves 2012; the penalty of Wu et al. 2016 without its constant).
 
-    A text's search ends when no text that is still being written can have a better score than the worst of those found.
+    A text's search ends when `beams` texts are found and the best one that is still being written, ended as it is,
+    would score no better than the worst of them. With a length penalty above 0 that is a heuristic, the usual one: a
+    longer text might still have scored better, and looking on until all limits takes many times as long.
     """
     live = {source: [_Beam([], 0.0)] for source in range(len(bounds.limits))}
     found: dict[int, list[Hypothesis]] = {source: [] for source in live}

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from heliostat.batch import Batch, Encoded
-from heliostat.component import Row, Settings
+from heliostat.component import Row, Settings, no_effect
 from heliostat.errors import DataError
 from heliostat.features import Features, FeatureSpec, SegmentFeatures
 from heliostat.heads.classification import Classification
+from heliostat.heads.lexical import LexicalSettings
 from heliostat.plugin import Metric, Record, Tally, TaskHead
 
 if TYPE_CHECKING:
@@ -44,10 +45,18 @@ class SegmentLabels(TaskHead):
     class Config(Classification.Config):
         """Settings of a classification; each text counts as one."""
 
+        @field_validator("lexical")
+        @classmethod
+        def _of_whole_records(cls, value: LexicalSettings | None) -> LexicalSettings | None:
+            if value is not None:
+                raise no_effect("lexical", "a list of texts", "take core.classification, a text an example")
+            return value
+
     needs: ClassVar[type[Features]] = SegmentFeatures
     takes: ClassVar[type[Record]] = Segments
     gives: ClassVar[type[Record]] = SegmentClasses
     target_fields: ClassVar[tuple[str, ...]] = ("labels",)
+    class_fields: ClassVar[tuple[str, ...]] = ("labels",)
     baselines: ClassVar[tuple[str, ...]] = ("core.tfidf_segments",)
     selects: ClassVar[str] = "macro_f1"
     searched: ClassVar[Mapping[str, Any]] = Classification.searched

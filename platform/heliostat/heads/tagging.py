@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from heliostat.batch import Batch, Encoded
-from heliostat.component import LATER, Row, Settings, closest
+from heliostat.component import LATER, ClassName, Row, Settings, closest
 from heliostat.errors import DataError
 from heliostat.features import WORD_STARTS, FeatureSpec, TokenFeatures
 from heliostat.heads.tagging_metrics import entities, tagging_metrics
@@ -46,7 +46,7 @@ class Tagging(TaskHead):
     class Config(Settings):
         """Settings of a tagging."""
 
-        tags: tuple[str, ...] | None = None
+        tags: tuple[ClassName, ...] | None = None
         """The tags in order; None takes those that the train examples have."""
         dropout: Annotated[float, Field(ge=0.0, lt=1.0), LATER] = 0.1
 
@@ -54,6 +54,7 @@ class Tagging(TaskHead):
     takes: ClassVar[type[Record]] = Words
     gives: ClassVar[type[Record]] = Tags
     target_fields: ClassVar[tuple[str, ...]] = ("tags",)
+    class_fields: ClassVar[tuple[str, ...]] = ("tags",)
     baselines: ClassVar[tuple[str, ...]] = ("core.frequent_tags",)
     selects: ClassVar[str] = "entity_f1"
     searched: ClassVar[Mapping[str, Any]] = {**TaskHead.searched, "head.dropout": "quniform(0,0.3,0.1)"}

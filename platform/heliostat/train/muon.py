@@ -47,13 +47,19 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
 
 def hidden_matrices(model: nn.Module) -> set[Tensor]:
-    """The matrices between hidden states: of two dimensions, no embedding, no output projection, not of the head."""
+    """The matrices between hidden states: of products and low-rank adapters, no output projection, not of the head."""
     tables = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
+    # Conv1D is how transformers' GPT-2 stores a product; other matrices (rows of biases, bags of words) are no maps.
+    products = [
+        each.weight for each in model.modules() if isinstance(each, nn.Linear) or type(each).__name__ == "Conv1D"
+    ]
+    maps = {id(weight) for weight in products}
     vocabulary = max((table.shape[0] for table in tables), default=0)  # an output projection has as many rows
     return {
         parameter
         for name, parameter in model.named_parameters()
         if parameter.ndim == 2
+        and (id(parameter) in maps or ".lora_A." in name or ".lora_B." in name)
         and parameter.shape[0] != vocabulary
         and not name.startswith("head.")
         and all(parameter is not table for table in tables)
