@@ -64,6 +64,14 @@ def test_a_labelled_file_is_scored_with_columns_of_its_own(call: Callable[..., R
     assert said["interval"]["resamples"] == 60
 
 
+def test_the_runs_own_rows_are_scored_beside_other_baselines(call: Callable[..., Result], tmp_path: Path) -> None:
+    done = call("evaluate", "one", "evaluate.resamples=70", "evaluate.baselines=[core.majority]")
+    assert done.exception is None, done.output
+    said = json.loads((tmp_path / "report-mood-test" / "report.json").read_text())
+    assert said["interval"]["resamples"] == 70
+    assert list(said["baselines"]) == ["core.majority"]
+
+
 def test_a_file_is_scored_though_the_models_own_data_are_gone(call: Callable[..., Result], tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("text,label\na lovely sun,glad\nwe lost,sad\n")
     (tmp_path / "lines.csv").unlink()

@@ -62,9 +62,9 @@ def rows_for(predictor: Predictor, data: str | None, overrides: Sequence[str]) -
     from heliostat.errors import DataError
     from heliostat.ingest import prepare
 
-    if data is None:
-        return Scored(prepare(predictor.run), predictor.run)
     run = reading(predictor.run, overrides)
+    if data is None:
+        return Scored(prepare(predictor.run), run)
     try:
         prepared = prepare(predictor.run)
     except DataError as error:
@@ -140,8 +140,9 @@ def check_options(data: str | None, split: str, overrides: Sequence[str] | None,
         raise HeliostatError(
             "--split chooses among the run's own examples and has no effect beside --data: leave it out."
         )
-    if overrides and not data:
-        raise HeliostatError(f"{overrides[0]}: settings say how a file is read. Name one with --data FILE.")
-    given = nested(overrides or ()).get("evaluate")
+    settings = nested(overrides or ())
+    if odd := [key for key in settings if key == "data" and not data]:
+        raise HeliostatError(f"{odd[0]}: such settings say how a file is read. Name one with --data FILE.")
+    given = settings.get("evaluate")
     if odd := [name for name in idle if isinstance(given, dict) and name in given]:
         raise RunError([Problem(f"evaluate.{name}", "has no effect on this command: leave it out.") for name in odd])
