@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from heliostat.errors import TrainError
+from heliostat.errors import DataError, TrainError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NUMBER = re.compile(r"\[Errno (\d+)\]|os error (\d+)")
@@ -18,9 +18,13 @@ _NUMBER = re.compile(r"\[Errno (\d+)\]|os error (\d+)")
 
 @contextmanager
 def full_disk_told(folder: Path) -> Iterator[None]:
-    """Raise TrainError for an OSError inside that says that the disk, or what we may use of it, is full."""
+    """Raise TrainError for an error inside that says that the disk, or what we may use of it, is full."""
     try:
         yield
+    except DataError as error:
+        if why_full(error):
+            raise TrainError(f"{error} Then continue with --resume {folder.name}.") from error
+        raise
     except OSError as error:
         why = why_full(error)
         if not why:
